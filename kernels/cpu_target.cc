@@ -1,0 +1,20 @@
+#include "lathe/kernels/cpu_target.h"
+
+#include <stdexcept>
+
+namespace lathe {
+
+CpuTarget best_cpu_target() {
+  // The compiler's own test asks CPUID, and XGETBV for whether the operating system saves the wide registers.
+  __builtin_cpu_init();
+  const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+                  __builtin_cpu_supports("f16c");
+  if (!v3) throw std::runtime_error("this processor has no AVX2 and FMA (x86-64-v3), which Lathe's kernels need");
+  return v4 ? CpuTarget::v4 : CpuTarget::v3;
+}
+
+std::string_view name(CpuTarget target) { return target == CpuTarget::v4 ? "x86-64-v4 (AVX-512)" : "x86-64-v3 (AVX2)"; }
+
+}  // namespace lathe

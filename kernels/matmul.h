@@ -1,0 +1,59 @@
+#pragma once
+// Matrix products. The one family that a library computes: oneDNN or Eigen on the CPU, cuBLASLt on CUDA.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "lathe/kernels/stream.h"
+#include "lathe/kernels/types.h"
+
+namespace lathe {
+
+enum class Transpose : std::uint8_t { no, yes };
+
+/// c (written or added to) = op(a) op(b) + bias, row-major. Shapes: op(a) [M, K], op(b) [K, N], c [M, N], bias [N] or null (only
+/// where c is written). a is stored [M, K] or, transposed, [K, M], with row stride lda; b likewise; strides are in elements. c
+/// aliases nothing. Out is the accumulator's type where c lies in the gradient arena. M, N and K may be 0 (K = 0 gives bias, or
+/// zero). Deterministic for one library, device, shape and number of threads.
+template <class T>
+struct Matmul {
+  T* c;
+  const T* a;
+  const T* b;
+  const T* bias;
+  Use use;
+  Transpose transpose_a, transpose_b;
+  std::int64_t m, n, k;
+  std::int64_t lda, ldb, ldc;
+  std::byte* workspace;  ///< matmul_workspace(stream, args) bytes, aligned to 64; null where that is 0
+};
+
+/// Bytes of workspace for this product; reads the shapes and options alone, not the pointers (but whether bias is null). Prepares
+/// and keeps the plan where the stream has plans.
+template <class T>
+std::int64_t matmul_workspace(CpuStream stream, const Matmul<T>& args);
+template <class T>
+void matmul(CpuStream stream, const Matmul<T>& args);
+
+/// Prepared products by shape. One a device; not to be used by two threads at once. Which library it prepares for is a choice of
+/// the build.
+class MatmulPlans {
+ public:
+  MatmulPlans();
+  ~MatmulPlans();
+  MatmulPlans(const MatmulPlans&) = delete;
+  MatmulPlans& operator=(const MatmulPlans&) = delete;
+  MatmulPlans(MatmulPlans&&) = delete;
+  MatmulPlans& operator=(MatmulPlans&&) = delete;
+
+  /// "oneDNN 2.6.3" or "Eigen 3.4.0": what computes fp32 products.
+  static const char* library();
+
+  class Implementation;
+  Implementation& implementation() { return *implementation_; }
+
+ private:
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace lathe

@@ -1,0 +1,1 @@
+#include "lathe/kernels/matmul.h"

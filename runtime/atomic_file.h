@@ -1,0 +1,17 @@
+#pragma once
+// Nothing half-written: a file or a folder appears under its name only when it is complete and on the disk.
+#include <filesystem>
+#include <functional>
+#include <string_view>
+
+namespace lathe {
+
+/// Writes `contents` beside `path`, fsyncs, renames over `path`, fsyncs the folder. Throws FileError and leaves no temporary
+/// file.
+void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
+
+/// Calls `write(temporary)`, which must create the file `temporary` and write all of it; then fsyncs and renames it to `path`, as
+/// above. The temporary file is in `path`'s own folder and is removed where `write` throws.
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& write);
+
+}  // namespace lathe
