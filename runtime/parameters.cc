@@ -1,0 +1,61 @@
+#include "lathe/runtime/parameters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "lathe/runtime/error.h"
+#include "lathe/runtime/random.h"
+#include "lathe/runtime/tape.h"
+
+namespace lathe {
+
+Parameter& ParameterSet::add(Parameter parameter) {
+  const bool known =
+      std::any_of(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == parameter.name; });
+  if (known) throw LogicError(fmt::format("there is a parameter {} already", parameter.name));
+  if (parameter.file_names.empty()) parameter.file_names.push_back(parameter.name);
+  return parameters_.emplace_back(std::move(parameter));
+}
+
+std::int64_t ParameterSet::size() const {
+  return std::accumulate(parameters_.begin(), parameters_.end(), std::int64_t{0},
+                         [](std::int64_t n, const Parameter& p) { return n + p.shape.size(); });
+}
+
+ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters) : parameters_(&parameters) {
+  for (std::size_t i = 0; i < parameters.all().size(); ++i) {
+    const std::size_t from_end = parameters.all().size() - 1 - i;
+    const Parameter& parameter = parameters.all()[from_end];
+    const std::int64_t count = (parameter.shape.size() + kArenaBlock - 1) / kArenaBlock;
+    blocks_.insert(blocks_.end(), static_cast<std::size_t>(count),
+                   {.tensor = static_cast<std::int32_t>(i), .group = static_cast<std::int32_t>(parameter.decay), .shard = 0});
+  }
+  const Shape shape{static_cast<std::int64_t>(blocks_.size()) * kArenaBlock};
+  values_ = Tensor::zeros(device, dtype, shape);
+  gradients_ = Tensor::zeros(device, dtype, shape);
+  std::int64_t offset = 0;
+  for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
+    parameter->value = values_.view(offset, parameter->shape);
+    parameter->gradient = gradients_.view(offset, parameter->shape);
+    offset += (parameter->shape.size() + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
+  }
+}
+
+void ParameterArena::watch(Tape& tape, Use first) const {
+  for (const Parameter& parameter : parameters_->all()) tape.watch(parameter.value, parameter.gradient, first);
+}
+
+void ParameterArena::initialise(const Parameter& parameter, std::uint32_t seed, double deviation) {
+  const RandomNumbers random(seed, RandomUse::initial_weights, stream_of(parameter.name));
+  on(parameter.value, [&]<class T>(CpuStream) {
+    const std::span<T> values(parameter.value.data<T>(), static_cast<std::size_t>(parameter.value.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = parameter.initial == Initial::normal ? static_cast<T>(deviation * random.normal(i))
+                                                       : static_cast<T>(parameter.initial == Initial::ones);
+    }
+  });
+}
+
+}  // namespace lathe

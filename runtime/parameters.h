@@ -1,0 +1,79 @@
+#pragma once
+// A model's parameters, and the flat arenas that hold all of them, their gradients and what an optimizer keeps for each.
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lathe/kernels/optimizer.h"
+#include "lathe/runtime/tensor.h"
+
+namespace lathe {
+
+class Tape;
+
+/// Whether weight decay applies: not to biases and LayerNorm.
+enum class Decay : std::int32_t { yes = 0, no = 1 };
+
+/// How a parameter starts where no file gives it.
+enum class Initial : std::uint8_t { zeros, ones, normal };
+
+struct Parameter {
+  std::string name;
+  Shape shape;
+  Decay decay = Decay::yes;
+  Initial initial = Initial::normal;
+  /// Names that files know it by: one, or several tensors of equal shape that are stacked by rows (a merged QKV matrix).
+  std::vector<std::string> file_names;
+  Tensor value{};     ///< set by ParameterArena
+  Tensor gradient{};  ///< set by ParameterArena; the accumulator's dtype
+};
+
+/// Parameters in the order in which modules first use them. References stay valid as it grows.
+class ParameterSet {
+ public:
+  ParameterSet() = default;
+  ParameterSet(const ParameterSet&) = delete;
+  ParameterSet& operator=(const ParameterSet&) = delete;
+  ParameterSet(ParameterSet&&) = default;
+  ParameterSet& operator=(ParameterSet&&) = default;
+  ~ParameterSet() = default;
+
+  /// Throws LogicError for a name that is there already.
+  Parameter& add(Parameter parameter);
+  std::deque<Parameter>& all() noexcept { return parameters_; }
+  const std::deque<Parameter>& all() const noexcept { return parameters_; }
+  /// Elements in all.
+  std::int64_t size() const;
+
+ private:
+  std::deque<Parameter> parameters_;
+};
+
+/// Values and gradients of a ParameterSet in one piece of memory each, in the reverse order of first use, so that the gradients
+/// that are complete first lie first. Each parameter starts at a multiple of kArenaBlock elements; what lies between is zero and
+/// stays zero.
+class ParameterArena {
+ public:
+  /// Sets value and gradient of every parameter. Built once, when the model is whole.
+  ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters);
+
+  const DeviceRef& device() const noexcept { return values_.device(); }
+  const Tensor& values() const noexcept { return values_; }
+  const Tensor& gradients() const noexcept { return gradients_; }
+  std::span<const ArenaBlock> blocks() const noexcept { return blocks_; }
+  /// Watches all parameters on `tape`.
+  void watch(Tape& tape, Use first) const;
+  /// Draws the initial values of a parameter: N(0, deviation) or constants.
+  static void initialise(const Parameter& parameter, std::uint32_t seed, double deviation);
+
+ private:
+  ParameterSet* parameters_;
+  Tensor values_;
+  Tensor gradients_;
+  std::vector<ArenaBlock> blocks_;
+};
+
+}  // namespace lathe

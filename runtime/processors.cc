@@ -1,0 +1,110 @@
+#include "lathe/runtime/processors.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+namespace lathe {
+namespace {
+
+std::optional<std::string> first_line(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  return line;
+}
+
+/// The processors that this thread may run on; a mask of any size.
+std::vector<int> allowed_processors() {
+  for (std::size_t count = 1024; count <= (1U << 20U); count *= 2) {
+    std::vector<cpu_set_t> sets(CPU_ALLOC_SIZE(count) / sizeof(cpu_set_t) + 1);
+    const std::size_t bytes = CPU_ALLOC_SIZE(count);
+    if (::sched_getaffinity(0, bytes, sets.data()) != 0) continue;
+    std::vector<int> processors;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (CPU_ISSET_S(i, bytes, sets.data())) processors.push_back(static_cast<int>(i));
+    }
+    return processors;
+  }
+  return {0};
+}
+
+/// Processors that are hardware threads of one core count once.
+int physical_cores(const std::vector<int>& processors) {
+  std::set<std::string> cores;
+  for (const int processor : processors) {
+    const auto siblings = first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", processor));
+    cores.insert(siblings.value_or(fmt::format("processor {}", processor)));
+  }
+  return static_cast<int>(cores.size());
+}
+
+/// "max 100000" or "150000 100000" (control groups, version 2): the quota in processors.
+std::optional<double> parse_quota(const std::string& line) {
+  std::istringstream words(line);
+  std::string quota;
+  double period = 0;
+  if (!(words >> quota >> period) || quota == "max" || period <= 0) return std::nullopt;
+  return std::strtod(quota.c_str(), nullptr) / period;
+}
+
+/// The tightest quota of this process's control group and those above it.
+std::optional<double> cpu_quota() {
+  std::optional<double> tightest;
+  const auto consider = [&](std::optional<double> quota) {
+    if (quota && *quota > 0) tightest = std::min(tightest.value_or(*quota), *quota);
+  };
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (line.rfind("0::", 0) != 0) continue;
+    const std::filesystem::path root = "/sys/fs/cgroup";
+    for (std::filesystem::path group = line.substr(3);; group = group.parent_path()) {
+      if (const auto limit = first_line(root / group.relative_path() / "cpu.max")) consider(parse_quota(*limit));
+      if (!group.has_relative_path()) break;
+    }
+  }
+  const auto quota = first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  const auto period = first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  if (quota && period && quota->front() != '-') consider(parse_quota(*quota + " " + *period));
+  return tightest;
+}
+
+std::optional<int> openmp_threads() {
+  const char* variable =
+      std::getenv("OMP_NUM_THREADS");  // NOLINT(concurrency-mt-unsafe): read once, before any thread is started
+  if (variable == nullptr) return std::nullopt;
+  const std::string_view text(variable);
+  int threads = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  if (error != std::errc() || threads < 1) return std::nullopt;
+  return threads;
+}
+
+}  // namespace
+
+ThreadChoice default_threads() {
+  const int cores = physical_cores(allowed_processors());
+  ThreadChoice choice{.threads = std::max(1, cores),
+                      .reason = fmt::format("{} physical core{} in the affinity mask", cores, cores == 1 ? "" : "s")};
+  if (const auto quota = cpu_quota(); quota && std::ceil(*quota) < choice.threads) {
+    choice = {.threads = std::max(1, static_cast<int>(std::ceil(*quota))),
+              .reason = fmt::format("the control group's quota of {:g} processors", *quota)};
+  }
+  if (const auto threads = openmp_threads(); threads && *threads < choice.threads) {
+    choice = {.threads = *threads, .reason = fmt::format("OMP_NUM_THREADS={}", *threads)};
+  }
+  return choice;
+}
+
+}  // namespace lathe

@@ -1,0 +1,199 @@
+#include "lathe/runtime/tape.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lathe/runtime/error.h"
+
+namespace lathe {
+
+/// What the tape knows of a tensor, without keeping its elements alive.
+struct Tape::Node {
+  Tensor gradient;  // of a watched tensor from the start; of others from the first contribution to the last use
+  Use next = Use::write;
+  Use first = Use::write;
+  bool watched = false;
+};
+
+struct Backward::Input {
+  std::uint64_t id = 0;
+  Shape shape;
+  DType dtype = DType::f32;
+  Use use = Use::skip;
+  Tensor gradient;
+  Tensor in_place;  // the input itself, where it already holds its gradient
+};
+
+struct Backward::Entry {
+  std::string_view name;
+  Device* device = nullptr;
+  std::span<Input> inputs;
+  std::span<Input> outputs;
+  std::span<Tensor> saved;
+  void* closure = nullptr;
+  void (*run)(void*, const Backward&) = nullptr;
+  void (*destroy)(void*) = nullptr;
+};
+
+const Tensor& Backward::saved(std::size_t i) const { return entry_.saved[i]; }
+Use Backward::use(std::size_t i) const { return entry_.inputs[i].use; }
+const Tensor& Backward::d_input(std::size_t i) const { return entry_.inputs[i].gradient; }
+const Tensor& Backward::d_output(std::size_t i) const { return entry_.outputs[i].gradient; }
+Device& Backward::device() const { return *entry_.device; }
+
+Tape::Tape(DeviceRef device, Recording recording)
+    : device_(std::move(device)), recording_(recording), arena_(&pool_), entries_(&pool_), nodes_(&pool_) {}
+
+Tape::~Tape() { drop_entries(); }
+
+void Tape::watch(const Tensor& x, const Tensor& gradient, Use first) {
+  if (gradient.size() != x.size()) {
+    throw LogicError(fmt::format("a gradient {} was given for a tensor {}", to_string(gradient.shape()), to_string(x.shape())));
+  }
+  Node& node = nodes_[x.id()];
+  node.gradient = gradient;
+  node.next = first;
+  node.first = first;
+  node.watched = true;
+}
+
+bool Tape::needs_gradient(const Tensor& x) const { return recording() && x && nodes_.contains(x.id()); }
+
+bool Tape::begin_entry(const Entry& entry) {
+  for (const Tensor& target : entry.in_place) {
+    for (const Backward::Entry* earlier : entries_) {
+      const bool saved =
+          std::any_of(earlier->saved.begin(), earlier->saved.end(), [&](const Tensor& s) { return s.overlaps(target); });
+      if (saved) {
+        throw LogicError(fmt::format("{} would overwrite a tensor {} that the backward of {} still needs", entry.name,
+                                     to_string(target.shape()), earlier->name));
+      }
+    }
+  }
+  const bool needed = std::any_of(entry.inputs.begin(), entry.inputs.end(), [&](const Tensor& x) { return needs_gradient(x); });
+  if (!needed) return false;
+
+  const auto make_array = [&]<class T>(T*, std::size_t count) {
+    T* array = static_cast<T*>(arena_.allocate(count * sizeof(T), alignof(T)));
+    std::uninitialized_value_construct_n(array, count);
+    return std::span<T>(array, count);
+  };
+  const auto describe = [&](std::initializer_list<Tensor> tensors) {
+    const auto array = make_array(static_cast<Backward::Input*>(nullptr), tensors.size());
+    std::transform(tensors.begin(), tensors.end(), array.begin(), [](const Tensor& x) {
+      return Backward::Input{
+          .id = x.id(), .shape = x.shape(), .dtype = x.dtype(), .use = Use::skip, .gradient = {}, .in_place = {}};
+    });
+    return array;
+  };
+  auto* record = ::new (arena_.allocate(sizeof(Backward::Entry), alignof(Backward::Entry))) Backward::Entry();
+  record->name = entry.name;
+  record->device = device_.get();
+  record->inputs = describe(entry.inputs);
+  for (const Tensor& target : entry.in_place) {
+    const auto input =
+        std::find_if(record->inputs.begin(), record->inputs.end(), [&](const Backward::Input& i) { return i.id == target.id(); });
+    if (input == record->inputs.end())
+      throw LogicError(fmt::format("{} declares a gradient in place of what is not its input", entry.name));
+    input->in_place = target;
+  }
+  record->outputs = describe(entry.outputs);
+  record->saved = make_array(static_cast<Tensor*>(nullptr), entry.saved.size());
+  std::copy(entry.saved.begin(), entry.saved.end(), record->saved.begin());
+  for (const Tensor& output : entry.outputs) nodes_.try_emplace(output.id());
+  entries_.push_back(record);
+  return true;
+}
+
+void Tape::end_entry(void* closure, Run run, Destroy destroy) {
+  entries_.back()->closure = closure;
+  entries_.back()->run = run;
+  entries_.back()->destroy = destroy;
+}
+
+namespace {
+template <class Entry>
+void destroy(Entry& entry) noexcept {
+  if (entry.destroy != nullptr) entry.destroy(entry.closure);
+  std::destroy(entry.inputs.begin(), entry.inputs.end());
+  std::destroy(entry.outputs.begin(), entry.outputs.end());
+  std::destroy(entry.saved.begin(), entry.saved.end());
+  std::destroy_at(&entry);
+}
+}  // namespace
+
+void Tape::drop_entries() noexcept {
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) destroy(**entry);
+  entries_.clear();
+  arena_.release();
+}
+
+Tensor& Tape::seed(const Tensor& output) {
+  const auto node = nodes_.find(output.id());
+  if (node == nodes_.end() || entries_.empty())
+    throw LogicError("backward starts from a tensor that no recorded function made from what is watched");
+  return node->second.gradient;
+}
+
+void Tape::backward(const Tensor& loss) {
+  seed(loss) = Tensor::empty(device_, loss.dtype(), Shape{0});  // there is a gradient, which nobody reads
+  walk();
+}
+
+void Tape::backward(const Tensor& output, const Tensor& d_output) {
+  if (d_output.size() != output.size()) {
+    throw LogicError(
+        fmt::format("a gradient {} was given for an output {}", to_string(d_output.shape()), to_string(output.shape())));
+  }
+  seed(output) = d_output;
+  walk();
+}
+
+void Tape::walk() {
+  while (!entries_.empty()) {
+    Backward::Entry& entry = *entries_.back();
+    bool used = false;
+    for (Backward::Input& output : entry.outputs) {
+      Node& node = nodes_.find(output.id)->second;
+      output.gradient = node.watched ? node.gradient : std::move(node.gradient);
+      // A watched output has a gradient only once something wrote it.
+      if (node.watched && node.next == Use::write) output.gradient = Tensor();
+      used = used || output.gradient;
+    }
+    if (used) {
+      for (Backward::Input& input : entry.inputs) {
+        const auto found = nodes_.find(input.id);
+        if (found == nodes_.end()) continue;
+        Node& node = found->second;
+        if (!node.gradient && input.in_place) {
+          node.gradient = input.in_place;
+          node.next = Use::add;
+          continue;
+        }
+        if (!node.gradient) {
+          node.gradient = Tensor::empty(device_, input.dtype, input.shape);
+          node.next = Use::write;
+        }
+        input.gradient = node.gradient;
+        input.use = std::exchange(node.next, Use::add);
+      }
+      entry.run(entry.closure, Backward(entry));
+    }
+    entries_.pop_back();
+    destroy(entry);
+  }
+  arena_.release();
+  std::erase_if(nodes_, [](const auto& item) { return !item.second.watched; });
+  for (auto& [id, node] : nodes_) {
+    if (node.next == Use::write) node.gradient.fill_zero();
+    node.next = node.first;
+  }
+}
+
+void Tape::clear() {
+  drop_entries();
+  nodes_.clear();
+}
+
+}  // namespace lathe
