@@ -1,0 +1,52 @@
+#pragma once
+// Tokenized samples packed into batches without padding: every array that the kernels need, made once on the host.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace lathe {
+
+/// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1].
+struct TokenizedSamples {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> types;
+  std::vector<std::int64_t> offsets{0};
+
+  std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
+  std::int64_t length(std::int64_t i) const {
+    return offsets[static_cast<std::size_t>(i) + 1] - offsets[static_cast<std::size_t>(i)];
+  }
+};
+
+/// A batch of T packed tokens of B sequences with R labelled rows, as ../docs/architecture.md describes it. Vectors keep their
+/// memory from batch to batch.
+struct PackedBatch {
+  std::vector<std::int32_t> token;            ///< [T] ids
+  std::vector<std::int32_t> position;         ///< [T] position in the sequence
+  std::vector<std::int32_t> type;             ///< [T]
+  std::vector<std::int32_t> sample;           ///< [T] number of the token's sequence in the global batch
+  std::vector<std::int32_t> sequence_sample;  ///< [B] the same by sequence
+  std::vector<std::int32_t> cu_seqlens;       ///< [B + 1]
+  std::vector<std::int32_t> row_token;        ///< [R] token of each labelled row
+  std::vector<std::int32_t> row_sample;       ///< [R] and its sample
+  std::vector<std::int32_t> row_position;     ///< [R] and its position
+  std::vector<std::int32_t> token_row;        ///< [T] the inverse: labelled row of each token, -1 for none
+  std::vector<std::int32_t> label;            ///< [R], -1 for none
+  std::vector<std::int32_t> order;            ///< [T] token numbers sorted by id, then by number
+  std::vector<std::int32_t> split_start;      ///< [splits + 1] into order
+  std::vector<std::int32_t> segment_split;    ///< [segments + 1] into splits
+  std::vector<std::int32_t> segment_row;      ///< [segments] id
+  std::vector<std::int32_t> tile_sequence;    ///< [tiles] query tiles of attention
+  std::vector<std::int32_t> tile_first;       ///< [tiles]
+  std::int64_t max_length = 0;                ///< longest sequence
+};
+
+/// Query rows of an attention tile.
+inline constexpr std::int64_t kAttentionTileRows = 64;
+
+/// Packs the samples `members` (numbers in `samples`, whose order gives the batch's sample numbers) for classification: one
+/// labelled row a sequence, its first token. `labels` holds a class for every sample of the data set, or is empty (all -1).
+void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
+                    PackedBatch& batch);
+
+}  // namespace lathe
