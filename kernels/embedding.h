@@ -33,14 +33,15 @@ struct EmbeddingForward {
   std::int64_t tokens, channels;
 };
 
-/// First half of backward: d_z from d_y through dropout and LayerNorm, with d_gamma and d_beta (use_parameters; sums as in
+/// First half of backward: d_z from d_y through dropout and LayerNorm, with d_gamma and d_beta (sums as in
 /// LayerNormBackward). Without gamma (null) d_z is d_y through the dropout alone. d_z may be d_y.
 template <class T>
 struct EmbeddingNormBackward {
   T* d_z;
   Accumulator<T>* d_gamma;
+  Use use_gamma;
   Accumulator<T>* d_beta;
-  Use use_parameters;
+  Use use_beta;
   const T* d_y;
   const T* z;
   const Accumulator<T>* mean;

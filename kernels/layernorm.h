@@ -31,12 +31,13 @@ struct LayerNormForward {
 };
 
 /// With n = (z - mean) * rstd and g = d_y * gamma: d_z = rstd * (g - mean_C(g) - n * mean_C(g * n)).
-/// d_residual (use_residual) takes d_z; d_x (use_x) takes d_z through the dropout; d_bias[c] = sum_t of what d_x takes;
-/// d_gamma[c] = sum_t d_y * n; d_beta[c] = sum_t d_y. One `use_parameters` holds for d_bias, d_gamma and d_beta, each of which
-/// may be null (skipped); all are accumulators' type, since they lie in the gradient arena. d_x or d_residual may be d_y's memory
-/// where it is written. d_x and d_residual may be one buffer only if threshold is 0 and they are the same tensor: use_x is
-/// applied first, then use_residual. Sums over T: rows are cut into layernorm_backward_parts(T) equal parts, each part is summed
-/// in order of t into the workspace, then the parts in order. Deterministic, whatever the number of threads.
+/// d_residual (use_residual) takes d_z; d_x (use_x) takes d_z through the dropout; d_bias[c] = sum_t of what d_x would take, also
+/// where use_x is skip; d_gamma[c] = sum_t d_y * n; d_beta[c] = sum_t d_y. Each has a use of its own and may be null where that is
+/// skip; those of parameters are of the accumulator's type, since they lie in the gradient arena.
+/// d_x or d_residual may be d_y's memory where it is written. d_x and d_residual may be one buffer only if threshold is 0 and they
+/// are the same tensor: use_x is applied first, then use_residual.
+/// Sums over T: rows are cut into layernorm_backward_parts(T) equal parts, each part is summed in order of t into the workspace,
+/// then the parts in order. Deterministic, whatever the number of threads.
 template <class T>
 struct LayerNormBackward {
   T* d_x;
@@ -44,9 +45,11 @@ struct LayerNormBackward {
   T* d_residual;
   Use use_residual;
   Accumulator<T>* d_bias;
+  Use use_bias;
   Accumulator<T>* d_gamma;
+  Use use_gamma;
   Accumulator<T>* d_beta;
-  Use use_parameters;
+  Use use_beta;
   const T* d_y;
   const T* z;
   const Accumulator<T>* mean;
