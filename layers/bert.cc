@@ -1,0 +1,150 @@
+#include "lathe/layers/bert.h"
+
+#include <fmt/format.h>
+
+namespace lathe {
+namespace {
+
+/// The dropout sites of a model; attention's probabilities have their own counters.
+constexpr std::uint32_t kEmbeddingSite = 0;
+constexpr std::uint32_t attention_site(std::uint32_t layer) { return 1 + 2 * layer; }
+constexpr std::uint32_t feed_forward_site(std::uint32_t layer) { return 2 + 2 * layer; }
+constexpr std::uint32_t kClassifierSite = 1U << 16U;
+
+LinearParameters add_linear(ParameterSet& parameters, const std::string& name, std::int64_t out, std::int64_t in) {
+  return {.weight = &parameters.add(
+              {.name = name + ".weight", .shape = {out, in}, .decay = Decay::yes, .initial = Initial::normal, .file_names = {}}),
+          .bias = &parameters.add(
+              {.name = name + ".bias", .shape = {out}, .decay = Decay::no, .initial = Initial::zeros, .file_names = {}})};
+}
+
+LayerNormParameters add_norm(ParameterSet& parameters, const std::string& name, std::int64_t channels) {
+  return {.gamma = &parameters.add(
+              {.name = name + ".weight", .shape = {channels}, .decay = Decay::no, .initial = Initial::ones, .file_names = {}}),
+          .beta = &parameters.add(
+              {.name = name + ".bias", .shape = {channels}, .decay = Decay::no, .initial = Initial::zeros, .file_names = {}})};
+}
+
+/// Query, key and value as one matrix [3C, C], so that one product gives all three; files hold them apart.
+LinearParameters add_qkv(ParameterSet& parameters, const std::string& name, std::int64_t channels) {
+  const auto files = [&](const char* kind) {
+    return std::vector<std::string>{fmt::format("{}.query.{}", name, kind), fmt::format("{}.key.{}", name, kind),
+                                    fmt::format("{}.value.{}", name, kind)};
+  };
+  return {.weight = &parameters.add({.name = name + ".qkv.weight",
+                                     .shape = {3 * channels, channels},
+                                     .decay = Decay::yes,
+                                     .initial = Initial::normal,
+                                     .file_names = files("weight")}),
+          .bias = &parameters.add({.name = name + ".qkv.bias",
+                                   .shape = {3 * channels},
+                                   .decay = Decay::no,
+                                   .initial = Initial::zeros,
+                                   .file_names = files("bias")})};
+}
+
+Parameter* add_table(ParameterSet& parameters, const std::string& name, std::int64_t rows, std::int64_t channels) {
+  return &parameters.add(
+      {.name = name, .shape = {rows, channels}, .decay = Decay::yes, .initial = Initial::normal, .file_names = {}});
+}
+
+}  // namespace
+
+BertEmbeddings::BertEmbeddings(ParameterSet& parameters, const BertSettings& settings)
+    : words_(add_table(parameters, "embeddings.word_embeddings.weight", settings.vocabulary, settings.hidden_size)),
+      positions_(add_table(parameters, "embeddings.position_embeddings.weight", settings.positions, settings.hidden_size)),
+      types_(add_table(parameters, "embeddings.token_type_embeddings.weight", settings.token_types, settings.hidden_size)),
+      norm_(add_norm(parameters, "embeddings.LayerNorm", settings.hidden_size)),
+      epsilon_(settings.layer_norm_epsilon),
+      dropout_(settings.hidden_dropout) {}
+
+Tensor BertEmbeddings::forward(Tape& tape, const Batch& batch) const {
+  const EmbeddingTables tables{.words = words_->value,
+                               .positions = positions_->value,
+                               .types = types_->value,
+                               .gamma = norm_.gamma->value,
+                               .beta = norm_.beta->value};
+  return embed(tape, tables, batch, epsilon_, {.site = kEmbeddingSite, .probability = dropout_});
+}
+
+SelfAttention::SelfAttention(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings,
+                             std::uint32_t layer)
+    : qkv_(add_qkv(parameters, prefix + ".attention.self", settings.hidden_size)),
+      output_(add_linear(parameters, prefix + ".attention.output.dense", settings.hidden_size, settings.hidden_size)),
+      norm_(add_norm(parameters, prefix + ".attention.output.LayerNorm", settings.hidden_size)),
+      attention_{.heads = settings.heads, .mask = AttentionMask::full, .layer = layer, .dropout = settings.attention_dropout},
+      epsilon_(settings.layer_norm_epsilon),
+      dropout_(settings.hidden_dropout) {}
+
+Tensor SelfAttention::forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const {
+  Tensor context = attend(tape, linear(tape, x, qkv_.weight->value, qkv_.bias->value), batch, attention_);
+  Tensor residual = x;
+  if (rows == RowKind::labelled) {
+    context = gather_rows(tape, context, batch);
+    residual = gather_rows(tape, x, batch);
+  }
+  // The projection's bias is added in the same pass as dropout, residual and LayerNorm.
+  const Tensor projected = linear(tape, context, output_.weight->value, Tensor());
+  return layer_norm(tape, projected, output_.bias->value, residual, norm_.gamma->value, norm_.beta->value, epsilon_, batch, rows,
+                    {.site = attention_site(attention_.layer), .probability = dropout_});
+}
+
+FeedForward::FeedForward(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer)
+    : up_(add_linear(parameters, prefix + ".intermediate.dense", settings.feed_forward, settings.hidden_size)),
+      down_(add_linear(parameters, prefix + ".output.dense", settings.hidden_size, settings.feed_forward)),
+      norm_(add_norm(parameters, prefix + ".output.LayerNorm", settings.hidden_size)),
+      activation_(settings.activation),
+      layer_(layer),
+      epsilon_(settings.layer_norm_epsilon),
+      dropout_(settings.hidden_dropout) {}
+
+Tensor FeedForward::forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const {
+  const Tensor inner = activate(tape, linear(tape, x, up_.weight->value, Tensor()), up_.bias->value, activation_);
+  const Tensor projected = linear(tape, inner, down_.weight->value, Tensor());
+  return layer_norm(tape, projected, down_.bias->value, x, norm_.gamma->value, norm_.beta->value, epsilon_, batch, rows,
+                    {.site = feed_forward_site(layer_), .probability = dropout_});
+}
+
+Bert::Bert(ParameterSet& parameters, const BertSettings& settings) : settings_(settings), embeddings_(parameters, settings) {
+  for (std::int64_t i = 0; i < settings.layers; ++i) {
+    const std::string prefix = fmt::format("encoder.layer.{}", i);
+    const auto layer = static_cast<std::uint32_t>(i);
+    // One after the other: the order in which parameters are added is the order of first use.
+    SelfAttention attention(parameters, prefix, settings, layer);
+    layers_.push_back({.attention = attention, .feed_forward = FeedForward(parameters, prefix, settings, layer)});
+  }
+}
+
+Tensor Bert::forward(Tape& tape, const Batch& batch, RowKind rows) const {
+  Tensor x = embeddings_.forward(tape, batch);
+  if (layers_.empty() && rows == RowKind::labelled) return gather_rows(tape, x, batch);
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const RowKind wanted = i + 1 == layers_.size() ? rows : RowKind::tokens;
+    x = layers_[i].attention.forward(tape, x, batch, wanted);
+    x = layers_[i].feed_forward.forward(tape, x, batch, wanted);
+  }
+  return x;
+}
+
+Pooler::Pooler(ParameterSet& parameters, const BertSettings& settings)
+    : dense_(add_linear(parameters, "pooler.dense", settings.hidden_size, settings.hidden_size)) {}
+
+Tensor Pooler::forward(Tape& tape, const Tensor& rows) const {
+  return activate(tape, linear(tape, rows, dense_.weight->value, Tensor()), dense_.bias->value, Activation::tanh);
+}
+
+BertClassifier::BertClassifier(ParameterSet& parameters, const BertSettings& settings, std::int64_t classes,
+                               double classifier_dropout)
+    : bert_(parameters, settings),
+      pooler_(parameters, settings),
+      head_(add_linear(parameters, "classifier", classes, settings.hidden_size)),
+      classes_(classes),
+      dropout_(classifier_dropout) {}
+
+Tensor BertClassifier::forward(Tape& tape, const Batch& batch) const {
+  const Tensor pooled = pooler_.forward(tape, bert_.forward(tape, batch, RowKind::labelled));
+  const Tensor dropped = dropout(tape, pooled, batch, RowKind::labelled, {.site = kClassifierSite, .probability = dropout_});
+  return linear(tape, dropped, head_.weight->value, head_.bias->value);
+}
+
+}  // namespace lathe

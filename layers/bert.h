@@ -1,0 +1,133 @@
+#pragma once
+// BERT (Devlin et al., 2019) as Hugging Face stores it: post-norm encoder, pooler, classification head.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lathe/layers/functions.h"
+#include "lathe/runtime/parameters.h"
+
+namespace lathe {
+
+/// Sizes and settings; the names of DESIGN's dimension letters in brackets.
+struct BertSettings {
+  std::int64_t vocabulary = 0;    ///< V
+  std::int64_t hidden_size = 0;   ///< C
+  std::int64_t layers = 0;        ///< L
+  std::int64_t heads = 0;         ///< NH
+  std::int64_t feed_forward = 0;  ///< F
+  std::int64_t positions = 0;     ///< longest sequence
+  std::int64_t token_types = 0;
+  Activation activation = Activation::gelu_erf;
+  double layer_norm_epsilon = 1e-12;
+  double hidden_dropout = 0.1;
+  double attention_dropout = 0.1;
+};
+
+/// Weight [out, in] and bias [out] of y = x weight^T + bias.
+struct LinearParameters {
+  Parameter* weight = nullptr;
+  Parameter* bias = nullptr;
+};
+struct LayerNormParameters {
+  Parameter* gamma = nullptr;
+  Parameter* beta = nullptr;
+};
+
+/// Word, position and type embeddings, LayerNorm, dropout: [T] -> [T, C].
+class BertEmbeddings {
+ public:
+  BertEmbeddings(ParameterSet& parameters, const BertSettings& settings);
+  Tensor forward(Tape& tape, const Batch& batch) const;
+
+ private:
+  Parameter* words_;
+  Parameter* positions_;
+  Parameter* types_;
+  LayerNormParameters norm_;
+  double epsilon_;
+  double dropout_;
+};
+
+/// Multi-head self-attention with its output projection, dropout, residual and LayerNorm: [T, C] -> [T, C], or [R, C].
+class SelfAttention {
+ public:
+  SelfAttention(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer);
+  /// With RowKind::labelled, what follows the attention itself is done for the labelled rows alone.
+  Tensor forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const;
+
+ private:
+  LinearParameters qkv_;
+  LinearParameters output_;
+  LayerNormParameters norm_;
+  AttentionSettings attention_;
+  double epsilon_;
+  double dropout_;
+};
+
+/// The two dense layers with an activation between them, dropout, residual and LayerNorm: rows stay rows.
+class FeedForward {
+ public:
+  FeedForward(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer);
+  Tensor forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const;
+
+ private:
+  LinearParameters up_;
+  LinearParameters down_;
+  LayerNormParameters norm_;
+  Activation activation_;
+  std::uint32_t layer_;
+  double epsilon_;
+  double dropout_;
+};
+
+/// Embeddings and L layers.
+class Bert {
+ public:
+  /// Adds its parameters, named as Hugging Face's BertModel names them without "bert.".
+  Bert(ParameterSet& parameters, const BertSettings& settings);
+  const BertSettings& settings() const noexcept { return settings_; }
+
+  /// Hidden states of the last layer: [T, C], or of the labelled rows [R, C]. The labelled rows are the same numbers to rounding at less
+  /// work: the last layer's projection and feed-forward are done for them alone.
+  Tensor forward(Tape& tape, const Batch& batch, RowKind rows) const;
+
+ private:
+  struct Layer {
+    SelfAttention attention;
+    FeedForward feed_forward;
+  };
+  BertSettings settings_;
+  BertEmbeddings embeddings_;
+  std::vector<Layer> layers_;
+};
+
+/// tanh(x weight^T + bias) of the labelled rows: [R, C] -> [R, C].
+class Pooler {
+ public:
+  Pooler(ParameterSet& parameters, const BertSettings& settings);
+  Tensor forward(Tape& tape, const Tensor& rows) const;
+
+ private:
+  LinearParameters dense_;
+};
+
+/// Bert, pooler, dropout and a linear head: BertForSequenceClassification.
+class BertClassifier {
+ public:
+  BertClassifier(ParameterSet& parameters, const BertSettings& settings, std::int64_t classes, double classifier_dropout);
+  const Bert& bert() const noexcept { return bert_; }
+  std::int64_t classes() const noexcept { return classes_; }
+  /// Logits [R, classes].
+  Tensor forward(Tape& tape, const Batch& batch) const;
+
+ private:
+  Bert bert_;
+  Pooler pooler_;
+  LinearParameters head_;
+  std::int64_t classes_;
+  double dropout_;
+};
+
+}  // namespace lathe

@@ -1,0 +1,127 @@
+#include "lathe/kernels/embedding.h"
+
+#include "lathe/layers/dropout.h"
+#include "lathe/layers/functions.h"
+#include "lathe/layers/shapes.h"
+
+namespace lathe {
+namespace {
+
+/// What backward keeps, in the order in which it is saved.
+enum Saved : std::size_t {
+  kZ,
+  kMean,
+  kRstd,
+  kGamma,
+  kOrder,
+  kSplitStart,
+  kSegmentSplit,
+  kSegmentRow,
+  kCuSeqlens,
+  kType,
+  kRandomKey,
+  kSample,
+  kPosition
+};
+
+}  // namespace
+
+Tensor embed(Tape& tape, const EmbeddingTables& tables, const Batch& batch, double epsilon, DropoutSite site,
+             std::int32_t first_position) {
+  const std::int64_t tokens = batch.tokens();
+  const std::int64_t channels = tables.words.channels();
+  expect_shape("embed", "positions", tables.positions, Shape{tables.positions.rows(), channels});
+  if (tables.types) expect_shape("embed", "types", tables.types, Shape{tables.types.rows(), channels});
+  expect_shape_or_empty("embed", "gamma", tables.gamma, Shape{channels});
+  if (tables.gamma) expect_shape("embed", "beta", tables.beta, Shape{channels});
+  Tensor y = Tensor::like(tables.words, Shape{tokens, channels});
+  Tensor z;
+  Tensor mean;
+  Tensor rstd;
+  on(tables.words, [&]<class T>(CpuStream stream) {
+    if (tables.gamma) {
+      z = Tensor::like(y);
+      mean = Tensor::empty(y.device(), dtype_of<Accumulator<T>>(), Shape{tokens});
+      rstd = Tensor::like(mean);
+    }
+    embedding_forward(stream, EmbeddingForward<T>{.y = y.data<T>(),
+                                                  .z = z.data<T>(),
+                                                  .mean = mean.data<Accumulator<T>>(),
+                                                  .rstd = rstd.data<Accumulator<T>>(),
+                                                  .words = tables.words.data<T>(),
+                                                  .positions = tables.positions.data<T>(),
+                                                  .types = tables.types.data<T>(),
+                                                  .token = batch.token.data<std::int32_t>(),
+                                                  .position = batch.position.data<std::int32_t>(),
+                                                  .type = batch.type.data<std::int32_t>(),
+                                                  .gamma = tables.gamma.data<T>(),
+                                                  .beta = tables.beta.data<T>(),
+                                                  .dropout = dropout_of(batch, RowKind::tokens, site),
+                                                  .epsilon = epsilon,
+                                                  .tokens = tokens,
+                                                  .channels = channels});
+  });
+  const std::int64_t vocabulary = tables.words.rows();
+  const std::int64_t positions = tables.positions.rows();
+  const std::int64_t types = tables.types ? tables.types.rows() : 0;
+  tape.record({.name = "embed",
+               .inputs = {tables.words, tables.positions, tables.types, tables.gamma, tables.beta},
+               .outputs = {y},
+               .saved = {z, mean, rstd, tables.gamma, batch.order, batch.split_start, batch.segment_split, batch.segment_row,
+                         batch.cu_seqlens, batch.type, batch.random_key, batch.sample, batch.position}},
+              [=](const Backward& b) {
+                const Tensor& d_y = b.d_output(0);
+                on(d_y, [&]<class T>(CpuStream stream) {
+                  using A = Accumulator<T>;
+                  const Tensor d_z = Tensor::like(d_y);
+                  {
+                    const Workspace workspace(b.device(), layernorm_backward_workspace<T>(tokens, channels));
+                    embedding_norm_backward(
+                        stream, EmbeddingNormBackward<T>{
+                                    .d_z = d_z.data<T>(),
+                                    .d_gamma = b.d_input<A>(3),
+                                    .use_gamma = b.use(3),
+                                    .d_beta = b.d_input<A>(4),
+                                    .use_beta = b.use(4),
+                                    .d_y = d_y.data<T>(),
+                                    .z = b.saved(kZ).data<T>(),
+                                    .mean = b.saved(kMean).data<A>(),
+                                    .rstd = b.saved(kRstd).data<A>(),
+                                    .gamma = b.saved(kGamma).data<T>(),
+                                    .dropout = dropout_from(b.saved(kRandomKey), b.saved(kSample), b.saved(kPosition), site),
+                                    .workspace = workspace.data(),
+                                    .tokens = tokens,
+                                    .channels = channels});
+                  }
+                  const std::int64_t splits = b.saved(kSplitStart).size() - 1;
+                  const Workspace workspace(b.device(), embedding_backward_workspace<T>(tokens, splits, channels, types));
+                  embedding_backward(
+                      stream, EmbeddingBackward<T>{.d_words = b.d_input<A>(0),
+                                                   .use_words = b.use(0),
+                                                   .d_positions = b.d_input<A>(1),
+                                                   .use_positions = b.use(1),
+                                                   .d_types = b.d_input<A>(2),
+                                                   .use_types = b.use(2),
+                                                   .d_z = d_z.data<T>(),
+                                                   .segments = {.order = b.saved(kOrder).data<std::int32_t>(),
+                                                                .split_start = b.saved(kSplitStart).data<std::int32_t>(),
+                                                                .segment_split = b.saved(kSegmentSplit).data<std::int32_t>(),
+                                                                .segment_row = b.saved(kSegmentRow).data<std::int32_t>(),
+                                                                .splits = splits,
+                                                                .segments = b.saved(kSegmentRow).size()},
+                                                   .cu_seqlens = b.saved(kCuSeqlens).data<std::int32_t>(),
+                                                   .type = b.saved(kType).data<std::int32_t>(),
+                                                   .first_position = first_position,
+                                                   .workspace = workspace.data(),
+                                                   .tokens = tokens,
+                                                   .sequences = b.saved(kCuSeqlens).size() - 1,
+                                                   .channels = channels,
+                                                   .vocabulary = vocabulary,
+                                                   .positions = positions,
+                                                   .types = types});
+                });
+              });
+  return y;
+}
+
+}  // namespace lathe
