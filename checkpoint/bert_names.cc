@@ -1,0 +1,189 @@
+#include "lathe/checkpoint/bert_names.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "lathe/runtime/error.h"
+
+namespace lathe {
+namespace {
+
+constexpr std::string_view kPrefix = "bert.";
+constexpr std::string_view kClassifier = "classifier.";
+constexpr std::size_t kMostShown = 5;
+
+std::string canonical_name(std::string_view name) {
+  if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
+  for (const auto& [old_end, new_end] :
+       {std::pair<std::string_view, std::string_view>{".gamma", ".weight"}, {".beta", ".bias"}}) {
+    if (name.ends_with(old_end)) return std::string(name.substr(0, name.size() - old_end.size())).append(new_end);
+  }
+  return std::string(name);
+}
+
+/// What names of one layer of weights share: "pooler.dense" of "pooler.dense.weight".
+std::string_view module_of(std::string_view name) { return name.substr(0, name.rfind('.')); }
+
+bool is_integer(SafetensorsType type) {
+  using enum SafetensorsType;
+  return type == kU8 || type == kI8 || type == kI16 || type == kU16 || type == kI32 || type == kU32 || type == kI64 ||
+         type == kU64;
+}
+
+bool is_other_head(std::string_view canonical) {
+  return canonical.starts_with("cls.") || canonical.starts_with("qa_outputs.") || canonical.starts_with(kClassifier);
+}
+
+/// 7 of "encoder.layer.7.output.dense.weight", -1 of other names.
+std::int64_t layer_of(std::string_view canonical) {
+  constexpr std::string_view kLayers = "encoder.layer.";
+  if (!canonical.starts_with(kLayers)) return -1;
+  std::int64_t layer = -1;
+  std::from_chars(canonical.data() + kLayers.size(), canonical.data() + canonical.size(), layer);
+  return layer;
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+/// The file's tensors by canonical name.
+std::map<std::string, const TensorEntry*, std::less<>> by_canonical_name(const SafetensorsFile& file) {
+  std::map<std::string, const TensorEntry*, std::less<>> result;
+  for (const TensorEntry& entry : file.tensors()) {
+    const auto [at, fresh] = result.emplace(canonical_name(entry.name), &entry);
+    if (!fresh) {
+      throw FormatError(file.path(), "tensor " + entry.name,
+                        fmt::format("is the same tensor as {} under another name", at->second->name));
+    }
+  }
+  return result;
+}
+
+/// Why `entry` can't serve as `expected`; empty where it can.
+std::string misfit(const TensorEntry& entry, const ExpectedTensor& expected) {
+  if (entry.shape != expected.shape) {
+    return fmt::format("{} is {}, expected {}", entry.name, shape_text(entry.shape), shape_text(expected.shape));
+  }
+  if (!converts_to_f32(entry.type))
+    return fmt::format("{} is of type {}, expected F32, F16, BF16 or F64", entry.name, name_of(entry.type));
+  return {};
+}
+
+[[noreturn]] void refuse(const SafetensorsFile& file, std::span<const std::string> problems) {
+  const std::size_t shown = std::min(problems.size(), kMostShown);
+  const std::string rest = problems.size() > shown ? fmt::format("; and {} more", problems.size() - shown) : "";
+  throw MismatchError(fmt::format("{}: the weights do not fit the model's configuration in {} tensor{}: {}{}",
+                                  file.path().string(), problems.size(), problems.size() == 1 ? "" : "s",
+                                  fmt::join(problems.first(shown), "; "), rest));
+}
+
+}  // namespace
+
+std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t classes, Presence head) {
+  const std::int64_t c = config.hidden_size;
+  const std::int64_t f = config.intermediate_size;
+  std::vector<ExpectedTensor> result;
+  const auto add = [&](std::string name, std::vector<std::int64_t> shape, Presence presence = Presence::kRequired) {
+    result.push_back({std::move(name), std::move(shape), presence});
+  };
+  const auto add_linear = [&](const std::string& name, std::int64_t out, std::int64_t in,
+                              Presence presence = Presence::kRequired) {
+    add(name + ".weight", {out, in}, presence);
+    add(name + ".bias", {out}, presence);
+  };
+  const auto add_norm = [&](const std::string& name) {
+    add(name + ".weight", {c});
+    add(name + ".bias", {c});
+  };
+  add("embeddings.word_embeddings.weight", {config.vocabulary_size, c});
+  add("embeddings.position_embeddings.weight", {config.max_positions, c});
+  add("embeddings.token_type_embeddings.weight", {config.token_types, c});
+  add_norm("embeddings.LayerNorm");
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    const std::string layer = fmt::format("encoder.layer.{}.", i);
+    add_linear(layer + "attention.self.query", c, c);
+    add_linear(layer + "attention.self.key", c, c);
+    add_linear(layer + "attention.self.value", c, c);
+    add_linear(layer + "attention.output.dense", c, c);
+    add_norm(layer + "attention.output.LayerNorm");
+    add_linear(layer + "intermediate.dense", f, c);
+    add_linear(layer + "output.dense", c, f);
+    add_norm(layer + "output.LayerNorm");
+  }
+  const bool pooler_required = classes > 0 && head == Presence::kRequired;
+  add_linear("pooler.dense", c, c, pooler_required ? Presence::kRequired : Presence::kOptional);
+  if (classes > 0) add_linear("classifier", classes, c, head);
+  return result;
+}
+
+BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected) {
+  auto entries = by_canonical_name(file);
+  const auto entry_of = [&](const ExpectedTensor& tensor) -> const TensorEntry* {
+    const auto at = entries.find(tensor.name);
+    return at == entries.end() ? nullptr : at->second;
+  };
+
+  // A module of which one tensor starts anew starts anew as a whole: half of a head is worth nothing.
+  std::set<std::string_view> anew;
+  std::vector<std::string> problems;
+  std::int64_t layers = 0;
+  for (const ExpectedTensor& tensor : expected) {
+    layers = std::max(layers, layer_of(tensor.name) + 1);
+    const TensorEntry* entry = entry_of(tensor);
+    if (entry == nullptr) {
+      if (tensor.presence == Presence::kRequired) problems.push_back(tensor.name + " is missing");
+      if (tensor.presence != Presence::kRequired) anew.insert(module_of(tensor.name));
+    } else if (std::string problem = misfit(*entry, tensor); !problem.empty()) {
+      if (tensor.presence == Presence::kReplaceable) {
+        anew.insert(module_of(tensor.name));
+      } else {
+        problems.push_back(std::move(problem));
+      }
+    }
+  }
+
+  BertMatch match;
+  for (const ExpectedTensor& tensor : expected) {
+    const TensorEntry* entry = entry_of(tensor);
+    if (!anew.contains(module_of(tensor.name)) || tensor.presence == Presence::kRequired) {
+      if (entry != nullptr) match.found.push_back({tensor.name, entry});
+    } else if (entry == nullptr) {
+      match.absent.push_back(tensor.name);
+    } else {
+      match.replaced.push_back(fmt::format("{} {}", tensor.name, shape_text(entry->shape)));
+    }
+    entries.erase(tensor.name);
+  }
+  for (const auto& [name, entry] : entries) {
+    if (name == "embeddings.position_ids" && is_integer(entry->type)) continue;
+    if (layer_of(name) >= layers) {
+      problems.push_back(fmt::format("{} is of a layer beyond the {} expected", entry->name, layers));
+    } else {
+      (is_other_head(name) ? match.other_heads : match.unused).push_back(entry->name);
+    }
+  }
+  if (!problems.empty()) refuse(file, problems);
+  return match;
+}
+
+std::string published_bert_name(std::string_view canonical) {
+  return canonical.starts_with(kClassifier) ? std::string(canonical) : std::string(kPrefix).append(canonical);
+}
+
+void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& weights,
+                      const std::filesystem::path& tokenizer) {
+  constexpr std::int64_t kFinestPadding = 8;
+  constexpr std::int64_t kCoarsestPadding = 128;
+  const bool padded = rows > tokens && rows - tokens < kCoarsestPadding && rows % kFinestPadding == 0;
+  if (rows == tokens || padded) return;
+  throw MismatchError(
+      fmt::format("{} has {} tokens, but {} has embeddings for {}: take the tokenizer that the model was trained with",
+                  tokenizer.string(), tokens, weights.string(), rows));
+}
+
+}  // namespace lathe
