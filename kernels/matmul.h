@@ -13,8 +13,10 @@ enum class Transpose : std::uint8_t { no, yes };
 
 /// c (written or added to) = op(a) op(b) + bias, row-major. Shapes: op(a) [M, K], op(b) [K, N], c [M, N], bias [N] or null (only
 /// where c is written). a is stored [M, K] or, transposed, [K, M], with row stride lda; b likewise; strides are in elements. c
-/// aliases nothing. Out is the accumulator's type where c lies in the gradient arena. M, N and K may be 0 (K = 0 gives bias, or
-/// zero). Deterministic for one library, device, shape and number of threads.
+/// aliases nothing. M, N and K may be 0 (K = 0 gives bias, or zero). Deterministic for one library, device, shape and number of
+/// threads. Throws std::invalid_argument where sizes and strides are none, before anything is touched.
+/// On the CPU fp64 is always Eigen's. oneDNN picks its instruction set itself, so that a stream which asks for less than the
+/// machine's best gets Eigen, compiled for what it asks for.
 template <class T>
 struct Matmul {
   T* c;

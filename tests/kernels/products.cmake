@@ -1,0 +1,1 @@
+lathe_test(kernels_products SOURCES kernels/matmul_test.cc LINKS lathe::kernels OpenMP::OpenMP_CXX)
