@@ -1,1 +1,144 @@
+// Softmax cross-entropy, a row at a time: the largest logit, the exponentials (left in the logits' place), the gradient from
+// them. The second and the third pass find the row in cache.
+#include "lathe/kernels/cross_entropy.h"
+
 #include "lathe/kernels/cpu_dispatch.h"
+#include "lathe/kernels/cpu_math.h"
+
+namespace lathe::LATHE_CPU_TARGET {
+namespace {
+
+/// Logits below which one thread does it all.
+constexpr std::int64_t kSerialLogits = 16384;
+
+/// What is the same for all rows. With w = 1 where there are no weights, as in the contract.
+struct Terms {
+  double scale;
+  double target;        ///< 1 - s
+  double every;         ///< s / V
+  double weight_total;  ///< W
+};
+
+template <class T>
+struct Peak {
+  T largest;
+  T probe;  ///< 0, or NaN where a logit is NaN or infinite
+};
+
+template <class T>
+Peak<T> find_peak(const T* __restrict x, std::int64_t classes) {
+  T largest = x[0];
+  T probe = 0;
+#pragma omp simd reduction(max : largest) reduction(+ : probe)
+  for (std::int64_t c = 0; c < classes; ++c) {
+    largest = largest < x[c] ? x[c] : largest;
+    probe += x[c] * T{0};
+  }
+  return {largest, probe};
+}
+
+template <class T>
+struct Sums {
+  T exponentials = 0;
+  T shifted_logits = 0;  ///< sum of w[c] (x[c] - largest), where labels are smoothed
+};
+
+/// With Gradient in_place x[c] becomes exp(x[c] - largest).
+template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
+Sums<T> exponentiate(T* __restrict x, const T* __restrict weights, T largest, std::int64_t classes) {
+  T exponentials = 0;
+  T shifted_logits = 0;
+#pragma omp simd reduction(+ : exponentials, shifted_logits)
+  for (std::int64_t c = 0; c < classes; ++c) {
+    const T shifted = x[c] - largest;
+    const T exponential = exp(shifted);
+    exponentials += exponential;
+    if constexpr (kSmoothed) shifted_logits += kWeighted ? weights[c] * shifted : shifted;
+    if constexpr (kGradient == LogitsGradient::in_place) x[c] = exponential;
+  }
+  return {exponentials, shifted_logits};
+}
+
+template <bool kSmoothed, bool kWeighted, class T>
+void write_gradient(T* __restrict x, const T* __restrict weights, T factor, T every, std::int64_t classes) {
+#pragma omp simd
+  for (std::int64_t c = 0; c < classes; ++c) {
+    T gradient = factor * x[c];
+    if constexpr (kSmoothed) gradient -= kWeighted ? every * weights[c] : every;
+    x[c] = gradient;
+  }
+}
+
+template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
+T process_row(T* x, std::int64_t label, const T* weights, const Terms& terms, std::int64_t classes) {
+  const Peak<T> peak = find_peak(x, classes);
+  const double shifted_target = static_cast<double>(x[label]) - static_cast<double>(peak.largest);
+  const Sums<T> sums = exponentiate<kGradient, kSmoothed, kWeighted>(x, weights, peak.largest, classes);
+
+  const double sum = static_cast<double>(sums.exponentials) + static_cast<double>(peak.probe);
+  const double log_sum = __builtin_log(sum);
+  const double weight = kWeighted ? static_cast<double>(weights[label]) : 1.0;
+  const double target = terms.target * weight;
+  double loss = target * (log_sum - shifted_target);
+  if constexpr (kSmoothed) loss += terms.every * (terms.weight_total * log_sum - static_cast<double>(sums.shifted_logits));
+
+  if constexpr (kGradient == LogitsGradient::in_place) {
+    const double pull = target + terms.every * terms.weight_total;
+    const double of_target = pull * (static_cast<double>(x[label]) / sum) - target - terms.every * weight;
+    write_gradient<kSmoothed, kWeighted>(x, weights, static_cast<T>(terms.scale * pull / sum),
+                                         static_cast<T>(terms.scale * terms.every), classes);
+    x[label] = static_cast<T>(terms.scale * of_target);
+  }
+  return static_cast<T>(terms.scale * loss);
+}
+
+template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
+void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
+  const auto classes = static_cast<double>(args.classes);
+  Terms terms{.scale = static_cast<double>(*args.scale),
+              .target = 1.0 - args.label_smoothing,
+              .every = args.label_smoothing / classes,
+              .weight_total = classes};
+  if constexpr (kSmoothed && kWeighted) {
+    terms.weight_total = 0.0;
+    for (std::int64_t c = 0; c < args.classes; ++c) terms.weight_total += static_cast<double>(args.class_weights[c]);
+  }
+  const bool parallel = stream.threads > 1 && args.rows * args.stride > kSerialLogits;
+  // Few rows at a time, since ignored rows, which cost nothing, come in a row.
+#pragma omp parallel for num_threads(stream.threads) schedule(static, 4) if (parallel)
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    T* x = args.logits + r * args.stride;
+    const std::int64_t label = args.labels[r];
+    const bool ignored = label < 0 || label >= args.classes;
+    args.loss[r] =
+        ignored ? T{0} : process_row<kGradient, kSmoothed, kWeighted>(x, label, args.class_weights, terms, args.classes);
+    if constexpr (kGradient == LogitsGradient::in_place) {
+      for (std::int64_t c = ignored ? 0 : args.classes; c < args.stride; ++c) x[c] = T{0};
+    }
+  }
+}
+
+template <LogitsGradient kGradient, class T>
+void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
+  const bool weighted = args.class_weights != nullptr;
+  if (args.label_smoothing != 0.0) {
+    weighted ? process_rows<kGradient, true, true>(stream, args) : process_rows<kGradient, true, false>(stream, args);
+  } else {
+    weighted ? process_rows<kGradient, false, true>(stream, args) : process_rows<kGradient, false, false>(stream, args);
+  }
+}
+
+}  // namespace
+
+template <class Arguments>
+void run(CpuStream stream, const Arguments& args) {
+  if (args.gradient == LogitsGradient::in_place) {
+    process_rows<LogitsGradient::in_place>(stream, args);
+  } else {
+    process_rows<LogitsGradient::none>(stream, args);
+  }
+}
+template void run(CpuStream, const CrossEntropy<float>&);
+template void run(CpuStream, const CrossEntropy<double>&);
+
+}  // namespace lathe::LATHE_CPU_TARGET
