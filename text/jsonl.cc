@@ -70,9 +70,9 @@ class MemberCollector {
     return false;
   }
   bool value_of_member(JsonMember::Kind kind) {
-    if (depth_ == 0)
-      return fail(
-          fmt::format("found {}; JSON lines hold one object a line, such as {{\"text\": \"...\"}}", json_kind_name(kind)));
+    if (depth_ == 0) {
+      return fail(fmt::format(R"(found {}; JSON lines hold one object a line, such as {{"text": "..."}})", json_kind_name(kind)));
+    }
     if (depth_ == 1) (*members_)[used_ - 1].kind = kind;
     return true;
   }

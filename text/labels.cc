@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <compare>
 #include <iterator>
-#include <ranges>
 #include <utility>
 
 #include "lathe/runtime/error.h"
@@ -54,12 +52,12 @@ std::optional<Number> parse_number(std::string_view text) {
   return number;
 }
 
-/// Less, equal or greater by value, for whole numbers.
-std::strong_ordering compare(const Number& a, const Number& b) {
-  if (a.negative != b.negative) return a.negative ? std::strong_ordering::less : std::strong_ordering::greater;
-  const std::strong_ordering magnitude =
-      a.digits.size() != b.digits.size() ? a.digits.size() <=> b.digits.size() : a.digits <=> b.digits;
-  return a.negative ? 0 <=> magnitude : magnitude;
+/// Whether a is below b, both whole.
+bool is_less(const Number& a, const Number& b) {
+  if (a.negative != b.negative) return a.negative;
+  const Number& smaller = a.negative ? b : a;
+  const Number& larger = a.negative ? a : b;
+  return std::pair(smaller.digits.size(), smaller.digits) < std::pair(larger.digits.size(), larger.digits);
 }
 
 [[noreturn]] void fail(const Records& records, std::int64_t line, std::string_view message) {
@@ -78,7 +76,12 @@ void require_two_classes(const Records& records) {
 
 std::string default_name(std::int32_t id) { return fmt::format("LABEL_{}", id); }
 
-auto names_of(const std::vector<Records::LabelName>& labels) { return labels | std::views::transform(&Records::LabelName::name); }
+std::vector<std::string_view> names_of(const std::vector<Records::LabelName>& labels) {
+  std::vector<std::string_view> names;
+  names.reserve(labels.size());
+  for (const Records::LabelName& label : labels) names.emplace_back(label.name);
+  return names;
+}
 
 }  // namespace
 
@@ -118,19 +121,21 @@ LabelSet LabelSet::from_data(const Records& records) {
             classes, records.size(), quoted_list(names_of(labels))));
   }
   if (values.size() < labels.size()) {
-    std::vector<std::string> names(names_of(labels).begin(), names_of(labels).end());
+    std::vector<std::string_view> names = names_of(labels);
     std::ranges::sort(names);
-    return LabelSet(std::move(names));
+    return LabelSet({names.begin(), names.end()});
   }
-  std::ranges::sort(values, [](const Value& a, const Value& b) { return compare(a.number, b.number) < 0; });
+  std::ranges::stable_sort(values, [](const Value& a, const Value& b) { return is_less(a.number, b.number); });
+  // Of neighbours in order, the first is below the second or the same.
   const auto same =
-      std::ranges::adjacent_find(values, [](const Value& a, const Value& b) { return compare(a.number, b.number) == 0; });
+      std::ranges::adjacent_find(values, [](const Value& a, const Value& b) { return !is_less(a.number, b.number); });
   if (same != values.end()) {
     fail(records, 0,
          fmt::format("the labels {} are the same number; write it in one way",
                      quoted_list(std::vector{same->name, std::next(same)->name})));
   }
   std::vector<std::string> names;
+  names.reserve(values.size());
   for (const Value& value : values) names.emplace_back(value.name);
   return LabelSet(std::move(names));
 }
@@ -166,14 +171,15 @@ std::vector<std::int32_t> LabelSet::ids_of(const Records& records) const {
 
 LabelChoice choose_labels(const Records& train, const LabelSet& head) {
   require_two_classes(train);
-  const auto names = names_of(train.label_names());
-  if (!std::ranges::all_of(names, [&](const std::string& name) { return head.find(name).has_value(); })) {
+  const std::vector<std::string_view> names = names_of(train.label_names());
+  if (!std::ranges::all_of(names, [&](std::string_view name) { return head.find(name).has_value(); })) {
     return {.labels = LabelSet::from_data(train), .from_head = false};
   }
   const bool by_number =
-      head.has_default_names() && std::ranges::none_of(names, [](const std::string& name) { return name.starts_with("LABEL_"); });
+      head.has_default_names() && std::ranges::none_of(names, [](std::string_view name) { return name.starts_with("LABEL_"); });
   if (!by_number) return {.labels = head, .from_head = true};
   std::vector<std::string> numbers;
+  numbers.reserve(head.names().size());
   for (std::int32_t id = 0; id < head.size(); ++id) numbers.push_back(std::to_string(id));
   return {.labels = LabelSet(std::move(numbers)), .from_head = true};
 }

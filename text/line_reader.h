@@ -14,7 +14,12 @@ namespace lathe {
 /// or written to a pipe are seen at once.
 class ByteSource {
  public:
+  ByteSource() = default;
   virtual ~ByteSource() = default;
+  ByteSource(const ByteSource&) = delete;
+  ByteSource(ByteSource&&) = delete;
+  ByteSource& operator=(const ByteSource&) = delete;
+  ByteSource& operator=(ByteSource&&) = delete;
   /// Up to `capacity` bytes into `to`; 0 only at the end. FileError where reading fails.
   virtual std::size_t read(char* to, std::size_t capacity) = 0;
 };
