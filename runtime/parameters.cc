@@ -24,7 +24,8 @@ std::int64_t ParameterSet::size() const {
                          [](std::int64_t n, const Parameter& p) { return n + p.shape.size(); });
 }
 
-ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters) : parameters_(&parameters) {
+ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters, ArenaUse use)
+    : parameters_(&parameters) {
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
     const std::size_t from_end = parameters.all().size() - 1 - i;
     const Parameter& parameter = parameters.all()[from_end];
@@ -33,13 +34,16 @@ ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSe
                    {.tensor = static_cast<std::int32_t>(i), .group = static_cast<std::int32_t>(parameter.decay), .shard = 0});
   }
   const Shape shape{static_cast<std::int64_t>(blocks_.size()) * kArenaBlock};
-  values_ = Tensor::zeros(device, dtype, shape);
-  gradients_ = Tensor::zeros(device, dtype, shape);
+  values_ = Tensor::empty(device, dtype, shape);
+  if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, dtype, shape);
   std::int64_t offset = 0;
   for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
+    const std::int64_t size = parameter->shape.size();
+    const std::int64_t padded = (size + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
     parameter->value = values_.view(offset, parameter->shape);
-    parameter->gradient = gradients_.view(offset, parameter->shape);
-    offset += (parameter->shape.size() + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
+    if (gradients_) parameter->gradient = gradients_.view(offset, parameter->shape);
+    values_.view(offset + size, Shape{padded - size}).fill_zero();
+    offset += padded;
   }
 }
 

@@ -52,13 +52,17 @@ class ParameterSet {
   std::deque<Parameter> parameters_;
 };
 
+/// Whether gradients will be wanted; without, no memory is taken for them.
+enum class ArenaUse : std::uint8_t { training, inference };
+
 /// Values and gradients of a ParameterSet in one piece of memory each, in the reverse order of first use, so that the gradients
 /// that are complete first lie first. Each parameter starts at a multiple of kArenaBlock elements; what lies between is zero and
 /// stays zero.
 class ParameterArena {
  public:
   /// Sets value and gradient of every parameter. Built once, when the model is whole.
-  ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters);
+  /// Values are uninitialised.
+  ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters, ArenaUse use = ArenaUse::training);
 
   const DeviceRef& device() const noexcept { return values_.device(); }
   const Tensor& values() const noexcept { return values_; }

@@ -62,6 +62,20 @@ void clear(PackedBatch& batch) {
 
 }  // namespace
 
+void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
+  for (std::vector<std::int32_t>* list :
+       {&batch.token, &batch.position, &batch.type, &batch.sample, &batch.token_row, &batch.order})
+    list->reserve(tokens);
+  for (std::vector<std::int32_t>* list :
+       {&batch.sequence_sample, &batch.cu_seqlens, &batch.row_token, &batch.row_sample, &batch.row_position, &batch.label}) {
+    list->reserve(sequences + 1);
+  }
+  const std::size_t tiles = tokens / static_cast<std::size_t>(kAttentionTileRows) + sequences;
+  for (std::vector<std::int32_t>* list : {&batch.tile_sequence, &batch.tile_first}) list->reserve(tiles);
+  for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row})
+    list->reserve(tokens + 1);
+}
+
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
                     PackedBatch& batch) {
   clear(batch);

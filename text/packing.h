@@ -41,6 +41,9 @@ struct PackedBatch {
   std::int64_t max_length = 0;                ///< longest sequence
 };
 
+/// Takes memory for batches of up to so many tokens and sequences.
+void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);
+
 /// Query rows of an attention tile.
 inline constexpr std::int64_t kAttentionTileRows = 64;
 

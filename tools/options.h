@@ -1,0 +1,64 @@
+#pragma once
+// What the command line asks for, as plain values; what wasn't given is empty.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <variant>
+
+namespace lathe {
+
+/// How a data set is read.
+struct ReadingOptions {
+  std::optional<std::string> text_column, pair_column, label_column;
+  std::optional<std::string> format;
+};
+
+/// How a model is run.
+struct RunningOptions {
+  std::optional<std::int32_t> max_length, batch_size;
+  std::optional<std::int32_t> threads;
+  std::string device = "auto";
+  std::string precision = "auto";
+  std::string instruction_set = "auto";
+};
+
+struct FinetuneOptions {
+  std::filesystem::path model, train, output;
+  std::optional<std::string> dev;  ///< a file or a share
+  std::optional<std::filesystem::path> test;
+  ReadingOptions reading;
+  RunningOptions running;
+  double epochs = 3.0;
+  std::int64_t max_steps = 0;
+  double learning_rate = 5e-5;
+  std::string warmup = "0.1";
+  double weight_decay = 0.01;
+  double max_grad_norm = 1.0;
+  std::uint32_t seed = 42;
+  std::int64_t log_steps = 10;
+  bool overwrite = false;
+};
+
+struct EvaluateOptions {
+  std::filesystem::path model, data;
+  ReadingOptions reading;
+  RunningOptions running;
+  bool json = false;
+};
+
+struct PredictOptions {
+  std::filesystem::path model;
+  std::filesystem::path data = "-";
+  std::optional<std::filesystem::path> output;
+  ReadingOptions reading;
+  RunningOptions running;
+};
+
+/// What parsing gave: a command's options, or the exit status of a call that is over (help was printed, or an error).
+using CommandLine = std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions>;
+
+/// Parses the command line; prints help, version or one line of error itself.
+CommandLine parse_command_line(int argc, const char* const* argv);
+
+}  // namespace lathe

@@ -1,0 +1,87 @@
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "lathe/runtime/error.h"
+#include "lathe/training/dataset.h"
+#include "lathe/training/evaluation.h"
+#include "tools/commands.h"
+#include "tools/setup.h"
+
+namespace lathe {
+namespace {
+
+/// A line of output at a time, each passed on before the next is made.
+class LineOutput {
+ public:
+  explicit LineOutput(const std::optional<std::filesystem::path>& path) : path_(path.value_or("standard output")) {
+    if (!path) return;
+    file_.reset(std::fopen(path->c_str(), "wbe"));
+    if (!file_) throw FileError(*path, fmt::format("cannot be written: {}", std::strerror(errno)));
+  }
+  /// False where the reader has gone away.
+  bool write(const std::string& line) {
+    std::FILE* file = file_ ? file_.get() : stdout;
+    if (std::fwrite(line.data(), 1, line.size(), file) == line.size() && std::fflush(file) == 0) return true;
+    if (errno == EPIPE) return false;
+    throw FileError(path_, fmt::format("cannot be written: {}", std::strerror(errno)));
+  }
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+std::string prediction(std::int64_t line, std::span<const float> probabilities, const LabelSet& labels) {
+  const auto best = static_cast<std::size_t>(predicted_class(probabilities));
+  nlohmann::ordered_json json = {
+      {"line", line}, {"label", labels.name(static_cast<std::int32_t>(best))}, {"score", probabilities[best]}};
+  for (std::size_t c = 0; c < probabilities.size(); ++c)
+    json["scores"][labels.name(static_cast<std::int32_t>(c))] = probabilities[c];
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+int predict_command(const PredictOptions& options) {
+  ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
+  reading.records.labels = LabelUse::kOptional;
+  const DeviceChoice device = choose_device(options.running);
+  const bool streaming = options.data == "-";
+  RecordReader reader =
+      streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
+  const auto classifier = Classifier::load(options.model, device.device, labels_of_model(options.model),
+                                           Classifier::Head::required, 0, ArenaUse::inference);
+  LineOutput output(options.output);
+  // A reader that goes away is an error of write(), not a signal.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  const auto classes = static_cast<std::size_t>(classifier->labels().size());
+  // What is typed or piped in is answered at once; a file is taken a batch at a time.
+  const std::int64_t most = streaming ? 1 : reading.batch_size;
+  Records records(streaming ? "standard input" : options.data);
+  Record record;
+  for (bool more = true; more;) {
+    records.clear();
+    while (records.size() < most && (more = reader.next(record))) records.append(record);
+    if (records.size() == 0) break;
+    const EncodedTexts encoded = tokenize(classifier->tokenizer(), records, reading.kind(), reading.max_length, device.threads);
+    const std::vector<float> probabilities = predict_probabilities(*classifier, encoded.samples, reading.batch_size);
+    for (std::int64_t i = 0; i < records.size(); ++i) {
+      const auto row = std::span(probabilities).subspan(static_cast<std::size_t>(i) * classes, classes);
+      if (!output.write(prediction(records.line(i), row, classifier->labels()))) return 0;
+    }
+  }
+  return 0;
+}
+
+}  // namespace lathe

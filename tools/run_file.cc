@@ -1,0 +1,110 @@
+#include "tools/run_file.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <vector>
+
+#include "lathe/runtime/atomic_file.h"
+#include "lathe/runtime/error.h"
+#include "tools/setup.h"
+
+namespace lathe {
+namespace {
+
+/// A TOML basic string.
+std::string basic_string(std::string_view text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      result.append({'\\', c});
+    } else if (byte < 0x20 || byte == 0x7F) {
+      result += fmt::format("\\u{:04X}", byte);
+    } else {
+      result.push_back(c);
+    }
+  }
+  return result + "\"";
+}
+
+std::string toml(const RunValue& value) {
+  struct Visitor {
+    std::string operator()(std::int64_t x) const { return fmt::format("{}", x); }
+    std::string operator()(double x) const {
+      std::string text = fmt::format("{}", x);  // the shortest that reads back as the same number
+      if (std::isfinite(x) && text.find_first_of(".e") == std::string::npos) text += ".0";
+      return text;
+    }
+    std::string operator()(bool x) const { return x ? "true" : "false"; }
+    std::string operator()(const std::string& x) const { return basic_string(x); }
+  };
+  return std::visit(Visitor{}, value);
+}
+
+std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text) {
+  std::int32_t value = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failure != std::errc() || end != text.data() + text.size()) {
+    throw FormatError(model / "run.toml", key, fmt::format("\"{}\" is not an integer", text));
+  }
+  return value;
+}
+
+}  // namespace
+
+void write_run_file(const std::filesystem::path& folder, const std::vector<RunSection>& sections) {
+  std::string text = "# The settings of this run of Lathe, all resolved, in the names of the command line.\n";
+  for (const RunSection& section : sections) {
+    text += fmt::format("\n[{}]\n", section.name);
+    for (const auto& [key, value] : section.values) text += fmt::format("{} = {}\n", key, toml(value));
+  }
+  write_file_atomically(folder / "run.toml", text);
+}
+
+std::map<std::string, std::string> read_run_section(const std::filesystem::path& folder, const std::string& section) {
+  const std::filesystem::path path = folder / "run.toml";
+  std::map<std::string, std::string> values;
+  std::ifstream file(path);
+  if (!file) return values;
+  try {
+    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
+      if (item.parents == std::vector<std::string>{section} && item.inputs.size() == 1) values[item.name] = item.inputs.front();
+    }
+  } catch (const CLI::Error& failure) {
+    throw FormatError(path, "", failure.what());
+  }
+  return values;
+}
+
+RunDefaults read_run_defaults(const std::filesystem::path& model) {
+  const auto values = read_run_section(model, "finetune");
+  RunDefaults defaults;
+  const auto text = [&](const char* key) -> std::optional<std::string> {
+    const auto found = values.find(key);
+    return found == values.end() || found->second.empty() ? std::nullopt : std::optional(found->second);
+  };
+  defaults.reading.text_column = text("text-column");
+  defaults.reading.pair_column = text("pair-column");
+  defaults.reading.label_column = text("label-column");
+  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length);
+  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size);
+  return defaults;
+}
+
+std::string content_hash(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw FileError(path, "cannot be opened");
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  std::vector<char> buffer(1 << 20);
+  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), file.gcount() > 0) {
+    for (std::streamsize i = 0; i < file.gcount(); ++i)
+      hash = (hash ^ static_cast<unsigned char>(buffer[static_cast<std::size_t>(i)])) * 0x100000001B3U;
+  }
+  return fmt::format("fnv1a64:{:016x}", hash);
+}
+
+}  // namespace lathe

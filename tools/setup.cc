@@ -1,0 +1,91 @@
+#include "tools/setup.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "lathe/kernels/cpu_target.h"
+#include "lathe/kernels/matmul.h"
+#include "lathe/runtime/error.h"
+#include "lathe/runtime/processors.h"
+
+namespace lathe {
+namespace {
+
+std::string quoted_list(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += fmt::format("{}\"{}\"", text.empty() ? "" : ", ", printable(name));
+  return text;
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const RunningOptions& options) {
+  if (options.device == "cuda") throw UsageError("--device cuda: this build has no CUDA backend; use --device cpu");
+  DeviceChoice choice{.device = nullptr,
+                      .name = "cpu",
+                      .device_reason = options.device == "auto" ? "this build has no CUDA backend" : "asked for",
+                      .threads = 1,
+                      .threads_reason = "asked for",
+                      .instruction_set = {},
+                      .precision = "fp32",
+                      .precision_reason = options.precision == "auto" ? "what the CPU kernels have" : "asked for"};
+  if (options.threads) {
+    choice.threads = *options.threads;
+  } else {
+    const ThreadChoice threads = default_threads();
+    choice.threads = threads.threads;
+    choice.threads_reason = threads.reason;
+  }
+  std::optional<CpuTarget> target;
+  if (options.instruction_set == "avx2") target = CpuTarget::v3;
+  if (options.instruction_set == "avx512") target = CpuTarget::v4;
+  choice.device = Device::cpu({.threads = choice.threads, .target = target, .reserved_bytes = 0});
+  choice.instruction_set = name(choice.device->stream().target);
+  return choice;
+}
+
+std::string describe(const DeviceChoice& choice) {
+  return fmt::format("{} ({}), {} thread{} ({}), {}, products by {}, {} ({})", choice.name, choice.device_reason, choice.threads,
+                     choice.threads == 1 ? "" : "s", choice.threads_reason, choice.instruction_set, MatmulPlans::library(),
+                     choice.precision, choice.precision_reason);
+}
+
+ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& running, const RunDefaults& run) {
+  const auto first = [](const std::optional<std::string>& given, const std::optional<std::string>& before,
+                        const char* otherwise) { return given ? *given : before.value_or(otherwise); };
+  ResolvedReading resolved;
+  resolved.records.text_column = first(reading.text_column, run.reading.text_column, "");
+  resolved.records.pair_column = first(reading.pair_column, run.reading.pair_column, "");
+  resolved.records.label_column = first(reading.label_column, run.reading.label_column, "label");
+  // The format belongs to a file, not to a model: the run's is never taken over.
+  if (reading.format) resolved.records.format = parse_data_format(*reading.format);
+  resolved.max_length = running.max_length ? *running.max_length : run.max_length.value_or(128);
+  resolved.batch_size = running.batch_size ? *running.batch_size : run.batch_size.value_or(32);
+  return resolved;
+}
+
+void print_reading(const std::string& name, const RecordReport& report) {
+  std::string columns;
+  if (!report.text_column.empty()) columns = fmt::format(", text in \"{}\"", printable(report.text_column));
+  if (!report.pair_column.empty()) columns += fmt::format(", pair in \"{}\"", printable(report.pair_column));
+  if (!report.label_column.empty()) columns += fmt::format(", label in \"{}\"", printable(report.label_column));
+  std::vector<std::string> ignored;
+  std::vector<std::string> suspicious;
+  for (const IgnoredColumn& column : report.ignored) {
+    ignored.push_back(column.name);
+    if (column.looks_like_text) suspicious.push_back(column.name);
+  }
+  fmt::print(stderr, "{}: {} rows{}{}\n", name, report.records, columns,
+             ignored.empty() ? "" : ", not used: " + quoted_list(ignored));
+  if (!suspicious.empty()) {
+    fmt::print(stderr, "warning: {}: {} look{} like text but {} not used; --text-column and --pair-column choose\n", name,
+               quoted_list(suspicious), suspicious.size() == 1 ? "s" : "", suspicious.size() == 1 ? "is" : "are");
+  }
+  if (report.invalid_utf8 > 0) {
+    fmt::print(stderr, "warning: {}: {} row{} not valid UTF-8, first in line {}; such bytes are read as U+FFFD\n", name,
+               report.invalid_utf8, report.invalid_utf8 == 1 ? " is" : "s are", report.first_invalid_utf8);
+  }
+}
+
+}  // namespace lathe

@@ -1,0 +1,67 @@
+#pragma once
+// A classifier as it lies in a folder: configuration, weights, tokenizer and labels, and the way there and back.
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lathe/checkpoint/config.h"
+#include "lathe/layers/bert.h"
+#include "lathe/runtime/parameters.h"
+#include "lathe/text/labels.h"
+#include "lathe/text/wordpiece.h"
+
+namespace lathe {
+
+/// What was found in a folder when weights were loaded.
+struct LoadReport {
+  std::vector<std::string> initialised;  ///< parameters that the file doesn't have, or has for other labels, and that start anew
+  std::vector<std::string> unused;       ///< tensors of the file that the model has no place for
+};
+
+/// A model with its parameters on a device. Stays where it was made: parameters are referred to.
+class Classifier {
+ public:
+  /// What becomes of the classification head that a folder's weights have: it must be there (to evaluate), it is kept where it is there,
+  /// or a new one takes its place (for other labels).
+  enum class Head : std::uint8_t { required, kept, renewed };
+
+  /// Reads the configuration, the tokenizer and the weights of `folder` into a model with a head for `labels`. What the file lacks and may
+  /// lack is drawn from `seed`. With ArenaUse::inference the model can't be trained. Throws FileError, FormatError and MismatchError.
+  static std::unique_ptr<Classifier> load(const std::filesystem::path& folder, const DeviceRef& device, LabelSet labels,
+                                          Head head, std::uint32_t seed, ArenaUse use = ArenaUse::training);
+
+  /// Reads the weights again, from a folder that save() wrote.
+  void reload(const std::filesystem::path& folder);
+  /// Writes config.json and the tokenizer's files into `folder`, which exists.
+  void save_description(const std::filesystem::path& folder) const;
+  /// Writes model.safetensors into `folder`, atomically.
+  void save_weights(const std::filesystem::path& folder) const;
+
+  const DeviceRef& device() const { return arena_.device(); }
+  const BertClassifier& model() const { return model_; }
+  const ParameterArena& arena() const { return arena_; }
+  const WordPieceTokenizer& tokenizer() const { return tokenizer_; }
+  const LabelSet& labels() const { return labels_; }
+  const BertConfig& config() const { return config_; }
+  const LoadReport& report() const { return report_; }
+  std::int64_t parameter_count() const { return parameters_.size(); }
+
+ private:
+  Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use);
+  void read_weights(const std::filesystem::path& folder, Head head, std::uint32_t seed);
+
+  BertConfig config_;
+  WordPieceTokenizer tokenizer_;
+  LabelSet labels_;
+  ParameterSet parameters_;
+  BertClassifier model_;
+  ParameterArena arena_;
+  LoadReport report_;
+};
+
+/// The labels that a folder's configuration names; empty where it names none or its head is absent.
+LabelSet labels_of_model(const std::filesystem::path& folder);
+
+}  // namespace lathe

@@ -1,0 +1,103 @@
+#pragma once
+// Fine-tuning a published BERT to classify sentences or pairs.
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lathe/optim/adamw.h"
+#include "lathe/text/packing.h"
+#include "lathe/training/classifier.h"
+#include "lathe/training/metrics.h"
+
+namespace lathe {
+
+/// A data set ready to train on or to evaluate.
+struct LabelledSamples {
+  TokenizedSamples samples;
+  std::vector<std::int32_t> labels;  ///< class ids
+};
+
+struct FinetuneSettings {
+  /// Epochs to train, fractions allowed; max_steps, where above 0, decides instead.
+  double epochs = 3.0;
+  std::int64_t max_steps = 0;
+  std::int32_t batch_size = 32;  ///< sequences of the global batch
+  double learning_rate = 5e-5;
+  /// Steps of warm-up, or where `warmup_share` is set that share of all steps, rounded up.
+  std::int64_t warmup_steps = 0;
+  std::optional<double> warmup_share = 0.1;
+  AdamWSettings optimizer;
+  std::uint32_t seed = 42;
+  std::int64_t log_steps = 10;
+};
+
+/// A logged step. Loss is that step's global batch's; tokens are real ones since the line before, and tokens_per_second is those over the
+/// wall time since then, loader, optimizer and logging included, evaluation excluded.
+struct StepLog {
+  std::int64_t step = 0;  ///< from 1
+  double epoch = 0.0;
+  double loss = 0.0;
+  double learning_rate = 0.0;
+  double gradient_norm = 0.0;
+  std::int64_t tokens = 0;
+  double tokens_per_second = 0.0;
+};
+
+/// An evaluation of the dev split during training.
+struct EvaluationLog {
+  std::int64_t step = 0;
+  double epoch = 0.0;
+  ClassificationMetrics metrics;
+  bool best = false;  ///< better than all before, so that the model was saved
+};
+
+/// Told what happens as it happens; every function may be left as it is.
+class FinetuneObserver {
+ public:
+  FinetuneObserver() = default;
+  virtual ~FinetuneObserver() = default;
+  FinetuneObserver(const FinetuneObserver&) = delete;
+  FinetuneObserver& operator=(const FinetuneObserver&) = delete;
+  FinetuneObserver(FinetuneObserver&&) = delete;
+  FinetuneObserver& operator=(FinetuneObserver&&) = delete;
+  /// After every step, of `total`.
+  virtual void stepped(std::int64_t step, std::int64_t total, std::int64_t tokens) {
+    static_cast<void>(step), static_cast<void>(total), static_cast<void>(tokens);
+  }
+  virtual void logged(const StepLog& log) { static_cast<void>(log); }
+  virtual void evaluated(const EvaluationLog& log) { static_cast<void>(log); }
+  /// The model is the best so far (or, without a dev split, as an epoch left it): keep it.
+  virtual void save(const Classifier& classifier) { static_cast<void>(classifier); }
+};
+
+struct FinetuneResult {
+  std::int64_t steps = 0;
+  std::int64_t total_steps = 0;
+  double epochs = 0.0;
+  std::int64_t tokens = 0;
+  double seconds = 0.0;  ///< of training, evaluation excluded
+  std::int64_t skipped_steps = 0;
+  std::optional<EvaluationLog> best;  ///< absent without a dev split
+  bool interrupted = false;
+};
+
+/// Trains `classifier` on `train`, evaluating `dev` (where given) after each epoch and at the end; best is the highest accuracy, of equals
+/// the lowest loss. `stop`, where given, ends training after the step during which it becomes non-zero, without an evaluation.
+/// The same settings, data, build, device and thread count give the same bits. Throws NonFiniteError, with the step, where a loss is not
+/// a number or the gradients aren't.
+FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
+                        const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr);
+
+/// The steps that settings ask for on so many samples.
+struct FinetuneSteps {
+  std::int64_t per_epoch = 0;
+  std::int64_t total = 0;
+  std::int64_t warmup = 0;
+};
+FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples);
+
+}  // namespace lathe

@@ -1,0 +1,47 @@
+#pragma once
+// What a run leaves to be read by programs: results.json and metrics.jsonl.
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "lathe/training/finetune.h"
+#include "lathe/training/metrics.h"
+
+namespace lathe {
+
+/// The contents of results.json.
+struct RunResults {
+  std::vector<std::string> labels;
+  std::optional<ClassificationMetrics> dev;
+  std::optional<ClassificationMetrics> test;
+  FinetuneResult train;
+  std::int64_t peak_memory_bytes = 0;
+};
+
+/// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores
+/// per class and the confusion matrix. `indent` -1 gives one line.
+std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<const std::string> labels, int indent);
+
+/// Writes results.json into `folder`, atomically.
+void write_results(const std::filesystem::path& folder, const RunResults& results);
+
+/// The most memory that this process has held, in bytes.
+std::int64_t peak_memory_bytes();
+
+/// Appends to metrics.jsonl a line a logged step and a line an evaluation, each on the disk's way when the call returns.
+class MetricsLog {
+ public:
+  /// Begins `folder`/metrics.jsonl anew. Throws FileError.
+  explicit MetricsLog(const std::filesystem::path& folder);
+  void write(const StepLog& log);
+  void write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels);
+
+ private:
+  void write_line(const std::string& line);
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
+
+}  // namespace lathe
