@@ -1,0 +1,145 @@
+#include "lathe/kernels/dropout.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "tests/kernels/kernel_test.h"
+
+namespace lathe::test {
+namespace {
+
+template <class T>
+class DropoutKernel : public ::testing::Test {};
+TYPED_TEST_SUITE(DropoutKernel, Dtypes);
+
+struct Shape {
+  std::int64_t tokens, channels;
+};
+constexpr Shape kShapes[] = {{0, 8}, {1, 1}, {3, 7}, {5, 8}, {2, 9}, {4, 127}, {4, 128}, {3, 129}, {2, 1000}, {70, 384}};
+constexpr std::uint32_t kThresholds[] = {0, 1, 6554, 32768, 65535};
+
+TYPED_TEST(DropoutKernel, KeepsAndScalesWhatPhiloxSays) {
+  using T = TypeParam;
+  for (const auto [tokens, channels] : kShapes) {
+    for (const std::uint32_t threshold : kThresholds) {
+      SCOPED_TRACE(::testing::Message() << "T " << tokens << " C " << channels << " threshold " << threshold);
+      const DropoutInputs inputs(tokens);
+      const Dropout dropout = inputs.dropout(threshold);
+      const std::vector<T> x = random_values<T>(tokens * channels, 1);
+      on_every_target<T>(
+          [&](CpuStream stream) -> Results<T> {
+            Buffer<T> y(tokens * channels);
+            const Buffer<T> input(x);
+            dropout_forward(
+                stream,
+                DropoutForward<T>{.y = y.data(), .x = input.data(), .dropout = dropout, .tokens = tokens, .channels = channels});
+            Buffer<T> in_place(x);
+            dropout_forward(
+                stream,
+                DropoutForward<T>{
+                    .y = in_place.data(), .x = in_place.data(), .dropout = dropout, .tokens = tokens, .channels = channels});
+            return {{"y", y.values("y")}, {"y in place", in_place.values("y in place")}};
+          },
+          [&](const Results<T>& results) {
+            const std::vector<T>& y = results[0].second;
+            for (std::int64_t t = 0; t < tokens; ++t) {
+              for (std::int64_t c = 0; c < channels; ++c) {
+                // The scale is rounded to T, then multiplied: exactly this.
+                const T expected = x[at(t, c, channels)] * static_cast<T>(dropout_multiplier<double>(dropout, t, c));
+                ASSERT_EQ(y[at(t, c, channels)], expected) << "t " << t << " c " << c;
+              }
+            }
+            EXPECT_EQ(results[1].second, y);
+          });
+    }
+  }
+}
+
+TYPED_TEST(DropoutKernel, BackwardWritesAddsOrSkips) {
+  using T = TypeParam;
+  for (const auto [tokens, channels] : kShapes) {
+    for (const std::uint32_t threshold : kThresholds) {
+      for (const Use use : {Use::skip, Use::write, Use::add}) {
+        SCOPED_TRACE(::testing::Message() << "T " << tokens << " C " << channels << " threshold " << threshold << " "
+                                          << use_name(use));
+        const DropoutInputs inputs(tokens);
+        const Dropout dropout = inputs.dropout(threshold);
+        const std::vector<T> d_y = random_values<T>(tokens * channels, 2);
+        const std::vector<T> before = random_values<T>(tokens * channels, 3);
+        on_every_target<T>(
+            [&](CpuStream stream) -> Results<T> {
+              Buffer<T> d_x = use == Use::write ? Buffer<T>(tokens * channels) : Buffer<T>(before);
+              const Buffer<T> gradient(d_y);
+              dropout_backward(stream, DropoutBackward<T>{.d_x = d_x.data(),
+                                                          .use = use,
+                                                          .d_y = gradient.data(),
+                                                          .dropout = dropout,
+                                                          .tokens = tokens,
+                                                          .channels = channels});
+              return {{"d_x", d_x.values("d_x")}};
+            },
+            [&](const Results<T>& results) {
+              for (std::int64_t t = 0; t < tokens; ++t) {
+                for (std::int64_t c = 0; c < channels; ++c) {
+                  const std::size_t i = at(t, c, channels);
+                  const T through = d_y[i] * static_cast<T>(dropout_multiplier<double>(dropout, t, c));
+                  // A compiler may fuse the product and the sum: one rounding or two.
+                  const T fused = std::fma(d_y[i], static_cast<T>(dropout_multiplier<double>(dropout, t, c)), before[i]);
+                  const T actual = results[0].second[i];
+                  ASSERT_TRUE(actual == used<T>(use, before[i], through) || (use == Use::add && actual == fused))
+                      << "t " << t << " c " << c << ": " << actual;
+                }
+              }
+            });
+      }
+    }
+  }
+}
+
+TYPED_TEST(DropoutKernel, NanComesThroughKeptOrNot) {
+  using T = TypeParam;
+  const DropoutInputs inputs(1);
+  on_every_target<T>(
+      [&](CpuStream stream) -> Results<T> {
+        const Buffer<T> x(std::vector<T>(64, std::numeric_limits<T>::quiet_NaN()));
+        Buffer<T> y(std::vector<T>(64, T{1}));
+        dropout_forward(stream, DropoutForward<T>{
+                                    .y = y.data(), .x = x.data(), .dropout = inputs.dropout(32768), .tokens = 1, .channels = 64});
+        return {{"y", y.values("y")}};
+      },
+      [](const Results<T>& results) {
+        for (const T y : results[0].second) EXPECT_TRUE(std::isnan(y));
+      });
+}
+
+// Not a matter of chance: the key is fixed. 384,000 values at p = 0.1 have a standard deviation of 0.0005.
+TEST(DropoutMasks, KeepTheShareThatTheThresholdSays) {
+  const std::int64_t tokens = 1000;
+  const std::int64_t channels = 384;
+  const DropoutInputs inputs(tokens);
+  const std::uint32_t threshold = dropout_threshold(0.1);
+  std::vector<float> y(static_cast<std::size_t>(tokens * channels), 1.0F);
+  dropout_forward(
+      CpuStream{},
+      DropoutForward<float>{
+          .y = y.data(), .x = y.data(), .dropout = inputs.dropout(threshold), .tokens = tokens, .channels = channels});
+  double sum = 0.0;
+  for (const float value : y) sum += value;
+  EXPECT_NEAR(sum / static_cast<double>(y.size()), 1.0, 0.002);
+}
+
+TEST(DropoutThreshold, RoundsAndStaysBelowEverythingDropped) {
+  EXPECT_EQ(dropout_threshold(0.0), 0U);
+  EXPECT_EQ(dropout_threshold(0.1), 6554U);
+  EXPECT_EQ(dropout_threshold(0.5), 32768U);
+  EXPECT_EQ(dropout_threshold(0.9999999), 65535U);
+  EXPECT_DOUBLE_EQ(dropout_scale(0), 1.0);
+  EXPECT_DOUBLE_EQ(dropout_scale(32768), 2.0);
+}
+
+}  // namespace
+}  // namespace lathe::test

@@ -1,0 +1,220 @@
+#pragma once
+// What the kernels' tests share: guarded and poisoned buffers, every instruction set and number of threads, and the rule of
+// accuracy.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "lathe/kernels/cpu_target.h"
+#include "lathe/kernels/dropout.h"
+#include "lathe/kernels/philox.h"
+#include "lathe/kernels/stream.h"
+#include "lathe/kernels/types.h"
+
+namespace lathe::test {
+
+using Dtypes = ::testing::Types<float, double>;
+
+/// The instruction sets that this processor runs; v3 always.
+inline std::vector<CpuTarget> targets() {
+  if (best_cpu_target() == CpuTarget::v4) return {CpuTarget::v3, CpuTarget::v4};
+  return {CpuTarget::v3};
+}
+
+/// Memory between two guards, all of it NaN (or another value that no kernel writes) until something is put there. The data
+/// starts one element past a multiple of 64 bytes, since kernels may not expect more than an element's alignment.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(std::int64_t count) : storage_(static_cast<std::size_t>(count + 2 * kGuard + kLine), poison()), count_(count) {
+    const auto address = reinterpret_cast<std::uintptr_t>(storage_.data() + kGuard);
+    const auto line = (address + 63U) / 64U * 64U;
+    first_ = kGuard + static_cast<std::int64_t>((line - address) / sizeof(T)) + 1;
+  }
+  explicit Buffer(const std::vector<T>& values) : Buffer(static_cast<std::int64_t>(values.size())) {
+    std::copy(values.begin(), values.end(), data());
+  }
+
+  T* data() { return storage_.data() + first_; }
+  const T* data() const { return storage_.data() + first_; }
+  std::int64_t size() const { return count_; }
+  T& operator[](std::int64_t i) { return data()[i]; }
+
+  /// The values, after a check that nothing was written before or behind them.
+  std::vector<T> values(const std::string& what) const {
+    const T expected = poison();
+    for (std::int64_t i = 0; i < std::ssize(storage_); ++i) {
+      if (i >= first_ && i < first_ + count_) continue;
+      if (std::memcmp(&storage_[static_cast<std::size_t>(i)], &expected, sizeof(T)) != 0) {
+        ADD_FAILURE() << what << ": written out of bounds, at index " << i - first_ << " of " << count_;
+        break;
+      }
+    }
+    return {data(), data() + count_};
+  }
+
+ private:
+  static constexpr std::int64_t kGuard = 32;
+  static constexpr std::int64_t kLine = 64 / sizeof(T) + 1;
+  static T poison() {
+    if constexpr (std::is_floating_point_v<T>) return std::numeric_limits<T>::quiet_NaN();
+    return static_cast<T>(0x5A);
+  }
+
+  std::vector<T> storage_;
+  std::int64_t count_;
+  std::int64_t first_;
+};
+
+/// A kernel's workspace: aligned to 64 bytes, full of NaN, with guards.
+class Workspace {
+ public:
+  explicit Workspace(std::int64_t bytes) : storage_(static_cast<std::size_t>(bytes) + 3 * kGuard, kPoison), bytes_(bytes) {
+    const auto address = reinterpret_cast<std::uintptr_t>(storage_.data());
+    first_ = static_cast<std::int64_t>((address + kGuard + 63U) / 64U * 64U - address);
+  }
+  std::byte* data() { return storage_.data() + first_; }
+  void expect_intact() const {
+    for (std::int64_t i = 0; i < std::ssize(storage_); ++i) {
+      if (i >= first_ && i < first_ + bytes_) continue;
+      ASSERT_EQ(storage_[static_cast<std::size_t>(i)], kPoison) << "workspace: byte " << i - first_ << " of " << bytes_;
+    }
+  }
+
+ private:
+  static constexpr std::size_t kGuard = 128;
+  static constexpr auto kPoison = std::byte{0xFF};  // every float and double of such bytes is NaN
+
+  std::vector<std::byte> storage_;
+  std::int64_t bytes_;
+  std::int64_t first_;
+};
+
+/// `count` normally distributed numbers around `mean`.
+template <class T>
+std::vector<T> random_values(std::int64_t count, unsigned seed, double mean = 0.0, double deviation = 1.0) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<double> distribution(mean, deviation);
+  std::vector<T> values(static_cast<std::size_t>(count));
+  for (T& value : values) value = static_cast<T>(distribution(generator));
+  return values;
+}
+
+/// Results of a kernel, by name.
+template <class T>
+using Results = std::vector<std::pair<std::string, std::vector<T>>>;
+
+/// Runs a kernel on each instruction set with 1, 2 and 3 threads, expects the same bits of all numbers of threads, and hands the
+/// results of each instruction set to `check`.
+template <class T>
+void on_every_target(const std::function<Results<T>(CpuStream)>& kernel, const std::function<void(const Results<T>&)>& check) {
+  for (const CpuTarget target : targets()) {
+    SCOPED_TRACE(name(target));
+    const Results<T> one = kernel({.threads = 1, .target = target});
+    for (const int threads : {2, 3}) {
+      const Results<T> many = kernel({.threads = threads, .target = target});
+      ASSERT_EQ(many.size(), one.size());
+      for (std::size_t i = 0; i < one.size(); ++i) {
+        ASSERT_EQ(many[i].second.size(), one[i].second.size());
+        EXPECT_TRUE(one[i].second.empty() ||
+                    std::memcmp(many[i].second.data(), one[i].second.data(), one[i].second.size() * sizeof(T)) == 0)
+            << one[i].first << " depends on the number of threads (" << threads << ")";
+      }
+    }
+    check(one);
+  }
+}
+
+/// What naive formulas are evaluated in to judge a kernel for T: more than T's precision.
+template <class T>
+using Reference = std::conditional_t<std::is_same_v<T, float>, double, long double>;
+
+/// Expects the largest error of `actual`, against `reference`, to be at most twice that of `plain`, which is the same formula
+/// evaluated one operation after another in T, and half a unit in the last place of the largest value (plain may happen to be
+/// exact). Over less than 64 numbers the largest error of plain is a matter of luck: those may err by 4 epsilon of the largest
+/// value or of 1, which is the size of these tests' inputs. NaN must stand where the reference has it and nowhere else.
+template <class T>
+void expect_accurate(const std::string& what, const std::vector<T>& actual, const std::vector<T>& plain,
+                     const std::vector<Reference<T>>& reference) {
+  ASSERT_EQ(actual.size(), reference.size()) << what;
+  ASSERT_EQ(plain.size(), reference.size()) << what;
+  Reference<T> largest{0};
+  Reference<T> plain_error{0};
+  Reference<T> error{0};
+  std::size_t worst = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_EQ(std::isnan(actual[i]), std::isnan(reference[i])) << what << "[" << i << "] = " << actual[i];
+    if (std::isnan(reference[i])) continue;
+    ASSERT_FALSE(std::isnan(plain[i])) << what << "[" << i << "]: the plain formula itself fails";
+    largest = std::max(largest, std::abs(reference[i]));
+    plain_error = std::max(plain_error, std::abs(static_cast<Reference<T>>(plain[i]) - reference[i]));
+    const Reference<T> e = std::abs(static_cast<Reference<T>>(actual[i]) - reference[i]);
+    if (!(e <= error)) {
+      error = e;
+      worst = i;
+    }
+  }
+  constexpr Reference<T> kEpsilon = std::numeric_limits<T>::epsilon();
+  Reference<T> allowed = 2 * plain_error + largest * kEpsilon / 2;
+  if (actual.size() < 64) allowed = std::max(allowed, 4 * kEpsilon * std::max(largest, Reference<T>{1}));
+  EXPECT_LE(error, allowed) << what << "[" << worst << "]: " << actual[worst] << ", expected " << reference[worst];
+}
+
+/// Samples and positions of T packed tokens, in sequences of 13, and a key: what dropout needs.
+class DropoutInputs {
+ public:
+  explicit DropoutInputs(std::int64_t tokens) : sample_(static_cast<std::size_t>(tokens)), position_(sample_.size()) {
+    for (std::size_t t = 0; t < sample_.size(); ++t) {
+      sample_[t] = static_cast<std::int32_t>(1000003 * (t / 13) + 7);
+      position_[t] = static_cast<std::int32_t>(t % 13);
+    }
+  }
+  /// Null pointers where `threshold` is 0: nothing may be read then.
+  Dropout dropout(std::uint32_t threshold) const {
+    if (threshold == 0) return {};
+    return {.key = &key_, .sample = sample_.data(), .position = position_.data(), .site = 41, .threshold = threshold};
+  }
+
+ private:
+  RandomKey key_{.seed = 0x12345678U, .step = 9};
+  std::vector<std::int32_t> sample_;
+  std::vector<std::int32_t> position_;
+};
+
+/// The multiplier of element (t, c), by the definition in dropout.h.
+template <class A>
+A dropout_multiplier(const Dropout& dropout, std::int64_t t, std::int64_t c) {
+  if (dropout.threshold == 0) return A{1};
+  const auto words = philox4x32({static_cast<std::uint32_t>(dropout.sample[t]), static_cast<std::uint32_t>(dropout.position[t]),
+                                 dropout.site, static_cast<std::uint32_t>(c / 8)},
+                                *dropout.key);
+  const bool kept = philox_value(words, static_cast<unsigned>(c % 8)) >= dropout.threshold;
+  return kept ? A{65536} / (A{65536} - static_cast<A>(dropout.threshold)) : A{0};
+}
+
+/// Row `r` of a [_, columns] matrix begins here.
+inline std::size_t at(std::int64_t row, std::int64_t column, std::int64_t columns) {
+  return static_cast<std::size_t>(row * columns + column);
+}
+
+inline const char* use_name(Use use) { return use == Use::skip ? "skip" : (use == Use::write ? "write" : "add"); }
+
+/// What `use` makes of a destination that held `before`.
+template <class A, class T>
+A used(Use use, T before, A result) {
+  if (use == Use::skip) return static_cast<A>(before);
+  return use == Use::write ? result : static_cast<A>(before) + result;
+}
+
+}  // namespace lathe::test
