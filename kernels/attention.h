@@ -25,8 +25,8 @@ struct AttentionDropout {
 };
 
 /// Query tiles that the loader cuts sequences into: tile i is rows first[i] .. first[i] + rows of sequence[i] (-1: an empty
-/// tile). The list's length is a function of the bucket alone: T / rows + B. The CPU shares work by it; CUDA launches one block a
-/// tile and head.
+/// tile). The list's length is a function of the bucket alone: T / rows + B. CUDA launches one block a tile and head; the CPU cuts
+/// sequences itself, in tiles that suit its caches, and does not read the list.
 struct AttentionTiles {
   const std::int32_t* sequence = nullptr;
   const std::int32_t* first = nullptr;
@@ -37,8 +37,8 @@ struct AttentionTiles {
 /// out[t,h,:] = sum_j dropout(softmax_j(scale * q[t,h,:] . k[j,h,:])) v[j,h,:] over the keys j of t's sequence that the mask lets
 /// through. Shapes: q [Tq, NH, HS] with q_stride elements between rows, k, v [Tk, NH, HS] likewise (a merged QKV matrix is q, q +
 /// C, q + 2C with stride 3C); out [Tq, NH, HS] contiguous; lse [NH, Tq], natural log of the sum of exponentials of scaled scores,
-/// +inf for a query that sees no key (its out is 0). cu_q, cu_k [B + 1]; a sequence may be empty in either. HS from 1 to 256.
-/// Deterministic; no workspace.
+/// +inf for a query that sees no key (its out is 0). cu_q, cu_k [B + 1]; a sequence may be empty in either; rows from cu_q[B] on
+/// are neither read nor written. HS from 1 to 256. Deterministic; no workspace.
 template <class T>
 struct AttentionForward {
   T* out;
@@ -83,7 +83,7 @@ struct AttentionBackward {
   AttentionDropout dropout;
   AttentionMask mask;
   double scale;
-  std::byte* workspace;  ///< attention_backward_workspace<T>(...) bytes, aligned to 64
+  std::byte* workspace;  ///< attention_backward_workspace<T>(...) bytes, aligned to 64; the CPU uses none
   std::int64_t queries, keys, sequences, heads, head_size;
 };
 

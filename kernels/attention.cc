@@ -1,1 +1,0 @@
-#include "lathe/kernels/cpu_dispatch.h"

@@ -1,0 +1,1 @@
+lathe_test(kernels_attention SOURCES kernels/attention_test.cc LINKS lathe::kernels)
