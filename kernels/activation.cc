@@ -55,7 +55,7 @@ void forward(CpuStream stream, const ActivationForward<T>& a) {
   for (std::int64_t t = 0; t < a.tokens; ++t) {
     T* const y = a.y + t * a.channels;
     const T* const x = a.x + t * a.channels;
-    if (a.bias != nullptr) {
+    if (a.bias != nullptr) {  // NOLINT(bugprone-branch-clone): it does not look into loops under a pragma
 #pragma omp simd
       for (std::int64_t f = 0; f < a.channels; ++f) y[f] = value<kActivation>(x[f] + a.bias[f]);
     } else {

@@ -39,7 +39,7 @@ using NarrowLanes [[gnu::vector_size(16)]] = std::uint32_t;
 inline constexpr WideLanes kLaneNumbers = {0, 1, 2, 3};
 inline constexpr WideLanes kEvenThenOdd = {0, 2, 1, 3};
 #endif
-inline constexpr int kWideLanes = sizeof(WideLanes) / sizeof(std::uint64_t);
+inline constexpr std::int64_t kWideLanes = sizeof(WideLanes) / sizeof(std::uint64_t);
 
 struct WideWords {
   WideLanes word[4];
@@ -73,7 +73,7 @@ inline constexpr int kPhiloxLanes = 16;
 [[gnu::always_inline]] inline void philox_lanes(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t first,
                                                 RandomKey key, std::uint32_t (&words)[4][kPhiloxLanes]) {
 #pragma GCC unroll 4
-  for (int i = 0; i < kPhiloxLanes; i += kWideLanes) {
+  for (std::int64_t i = 0; i < kPhiloxLanes; i += kWideLanes) {
     const WideWords x = philox_wide(c0, c1, c2, kLaneNumbers + (first + static_cast<std::uint32_t>(i)), key);
 #pragma GCC unroll 4
     for (int w = 0; w < 4; ++w) {
@@ -88,7 +88,7 @@ inline constexpr int kPhiloxLanes = 16;
                                                  RandomKey key, std::uint16_t (&values)[8 * kPhiloxLanes]) {
   const WideLanes low_word = WideLanes{} + 0xFFFFFFFFU;
 #pragma GCC unroll 4
-  for (int i = 0; i < kPhiloxLanes; i += kWideLanes) {
+  for (std::int64_t i = 0; i < kPhiloxLanes; i += kWideLanes) {
     // A call's four words, one after another in memory, are its eight values in order. Its two pairs of words are brought
     // together for the even lanes, then for the odd ones: kEvenThenOdd numbers the lanes such that the calls come out in order.
     const WideWords x = philox_wide(c0, c1, c2, kEvenThenOdd + (first + static_cast<std::uint32_t>(i)), key);
@@ -100,11 +100,11 @@ inline constexpr int kPhiloxLanes = 16;
 }
 
 /// Columns that dropout_multipliers() decides at once.
-inline constexpr std::int64_t kDropoutColumns = 8 * kPhiloxLanes;
+inline constexpr std::int64_t kDropoutColumns = std::int64_t{8} * kPhiloxLanes;
 
 /// multipliers[i] = dropout_scale(threshold) where element (t, first_column + i) is kept, else 0, for the kDropoutColumns columns
-/// from first_column on, which is a multiple of 8 (columns past the row's end are decided too, and mean nothing). The key is read,
-/// so that it must be there even where the threshold is 0.
+/// from first_column on, which is a multiple of 8; columns past the row's end are decided too, and mean nothing. The key is read
+/// even where the threshold is 0.
 template <class T>
 [[gnu::always_inline]] inline void dropout_multipliers(const Dropout& dropout, std::int64_t t, std::int64_t first_column,
                                                        T (&multipliers)[kDropoutColumns]) {

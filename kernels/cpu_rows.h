@@ -6,13 +6,14 @@
 #include <cstdint>
 
 #include "lathe/kernels/cpu_philox.h"
+#include "lathe/kernels/cpu_vector.h"
 #include "lathe/kernels/types.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
 
-/// Columns that are taken at once. Results on their way from one step to the next wait in buffers of this length; it is a constant
-/// that keeps the inner loops short of branches, and what dropout decides at once.
+/// Columns that are taken at once: what dropout decides at once. Results on their way from one step to the next wait in buffers of
+/// this length.
 inline constexpr std::int64_t kTile = kDropoutColumns;
 
 /// Elements from which a memory-bound kernel gains more from threads than waking them costs (some 5 us of work).
@@ -35,7 +36,7 @@ struct Range {
 /// to[i] = from[i], to[i] += from[i], or neither.
 template <class T>
 [[gnu::always_inline]] inline void put(Use use, T* to, const T* from, std::int64_t count) {
-  if (use == Use::write) {
+  if (use == Use::write) {  // NOLINT(bugprone-branch-clone): it does not look into loops under a pragma
 #pragma omp simd
     for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
   } else if (use == Use::add) {
@@ -59,6 +60,56 @@ template <class T>
   put(Use::write, total, partials + column, count);
   for (std::int64_t p = 1; p < parts; ++p) put(Use::add, total, partials + p * stride + column, count);
   put(use, y + column, total, count);
+}
+
+/// Stands for all lanes where a Tail could stand.
+struct AllLanes {};
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load_vector(const T* from, AllLanes /*lanes*/) {
+  return load_vector(from);
+}
+template <class T>
+[[gnu::always_inline]] inline void store_vector(T* to, Vector<T> x, AllLanes /*lanes*/) {
+  store_vector(to, x);
+}
+
+/// Sums that over_columns() keeps apart, so that an addition need not wait for the one before.
+inline constexpr int kChains = 4;
+
+/// Calls body(i, lanes, chain) for the vectors of columns 0..count: `lanes` is AllLanes, at last a Tail; `chain` (0..kChains) is
+/// known to the compiler.
+template <class T, class Body>
+[[gnu::always_inline]] inline void over_columns(std::int64_t count, Body body) {
+  constexpr std::int64_t kWidth = kLanes<T>;
+  std::int64_t i = 0;
+  for (; i + kChains * kWidth <= count; i += kChains * kWidth) {
+    body(i, AllLanes{}, 0);
+    body(i + kWidth, AllLanes{}, 1);
+    body(i + 2 * kWidth, AllLanes{}, 2);
+    body(i + 3 * kWidth, AllLanes{}, 3);
+  }
+  for (; i + kWidth <= count; i += kWidth) body(i, AllLanes{}, 0);
+  if (i < count) body(i, first_lanes<T>(count - i), 1);
+}
+
+/// The sum of all lanes of all chains.
+template <class T>
+[[gnu::always_inline]] inline T sum_chains(const Vector<T> (&sums)[kChains]) {
+  T lanes[kLanes<T>];
+  store_vector(lanes, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+#pragma GCC unroll 4
+  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+/// *to = x, *to += x, or neither, for the lanes.
+template <class T, class Lanes>
+[[gnu::always_inline]] inline void put_vector(Use use, T* to, Vector<T> x, Lanes lanes) {
+  if (use == Use::skip) return;
+  store_vector(to, use == Use::add ? load_vector(to, lanes) + x : x, lanes);
 }
 
 }  // namespace

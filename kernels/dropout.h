@@ -22,6 +22,7 @@ struct Dropout {
 
 /// round(65,536 p) for 0 <= p < 1.
 constexpr std::uint32_t dropout_threshold(double p) {
+  // NOLINTNEXTLINE(bugprone-incorrect-roundings): std::lround is not constexpr
   const auto rounded = static_cast<std::uint32_t>(p * 65536.0 + 0.5);
   return rounded > 65535U ? 65535U : rounded;
 }
@@ -29,7 +30,8 @@ constexpr std::uint32_t dropout_threshold(double p) {
 /// What kept elements are multiplied by: 1 / (1 - threshold / 65,536), the exact inverse of the share that is kept.
 constexpr double dropout_scale(std::uint32_t threshold) { return 65536.0 / (65536.0 - threshold); }
 
-/// y[t,c] = x[t,c] kept and scaled, or 0. Shapes: x, y [T, C]; y may be x. Deterministic.
+/// y[t,c] = x[t,c] times dropout_scale where it is kept, times 0 where not, so that NaN comes through. Shapes: x, y [T, C]; y may
+/// be x. Deterministic.
 template <class T>
 struct DropoutForward {
   T* y;
