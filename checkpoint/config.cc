@@ -105,7 +105,7 @@ class Reader {
   std::optional<std::int64_t> integer(std::string_view key, std::int64_t least, std::int64_t most) const {
     const JsonValue* value = find(key);
     if (value == nullptr) return std::nullopt;
-    const std::int64_t* held = value->get_if<std::int64_t>();
+    const auto* held = value->get_if<std::int64_t>();
     if (held == nullptr || *held < least || *held > most)
       refuse(key, *value, fmt::format("an integer from {} to {}", least, most));
     return *held;
@@ -161,6 +161,7 @@ HiddenActivation activation_of(const Reader& reader) {
   const auto* row = std::ranges::find(kActivations, *name, &ActivationName::name);
   if (row != kActivations.end()) return row->activation;
   std::vector<std::string_view> known;
+  known.reserve(kActivations.size());
   for (const ActivationName& activation : kActivations) known.push_back(activation.name);
   reader.refuse("hidden_act", fmt::format("found {}; Lathe has {}", json_excerpt(*name), fmt::join(known, ", ")));
 }
@@ -351,8 +352,9 @@ std::string BertConfig::to_json() const {
   }
   // What the document says already stays as it is spelled there.
   const auto set = [&](std::string_view key, const auto BertConfig::*member, JsonValue value) {
-    if (!loaded || find_member(object, key) == nullptr || (*loaded).*member != this->*member)
-      set_member(object, key, std::move(value));
+    const JsonValue* there = find_member(object, key);
+    const bool said = loaded && there != nullptr && !there->is_null() && (*loaded).*member == this->*member;
+    if (!said) set_member(object, key, std::move(value));
   };
   for (const IntegerField& field : kIntegers) set(field.key, field.member, {this->*field.member});
   for (const RealField& field : kReals) set(field.key, field.member, {json_real(this->*field.member)});

@@ -15,8 +15,7 @@ constexpr float f16_to_f32(std::uint16_t bits) {
   // Infinity and NaN: the exponent is all ones in fp32 too, which takes the difference of the biases once more.
   const std::uint32_t special = widened + kRebias;
   // Subnormal or zero: fraction * 2^-24, which fp32 holds as a normal number.
-  const std::uint32_t subnormal =
-      std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24F);
+  const auto subnormal = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24F);
   const std::uint32_t finite = magnitude < 0x0400U ? subnormal : widened;
   return std::bit_cast<float>(sign | (magnitude >= 0x7C00U ? special : finite));
 }

@@ -57,7 +57,13 @@ class JsonEvents {
 void parse_json(std::string_view text, JsonEvents& events, std::size_t most_depth = 32);
 
 struct JsonValue;
-struct JsonMember;
+/// A template, so that a list of members can be named before JsonValue is complete.
+template <class Value>
+struct BasicJsonMember {
+  std::string key;
+  Value value;
+};
+using JsonMember = BasicJsonMember<JsonValue>;
 using JsonArray = std::vector<JsonValue>;
 /// Members in the order of the text.
 using JsonObject = std::vector<JsonMember>;
@@ -72,11 +78,6 @@ struct JsonValue {
   const T* get_if() const noexcept {
     return std::get_if<T>(&data);
   }
-};
-
-struct JsonMember {
-  std::string key;
-  JsonValue value;
 };
 
 JsonValue parse_json(std::string_view text, std::size_t most_depth = 32);

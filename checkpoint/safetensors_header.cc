@@ -65,7 +65,7 @@ class HeaderEvents final : public JsonEvents {
       metadata_[metadata_key_] = std::move(value);
       place_ = Place::kMetadata;
     } else if (place_ == Place::kType) {
-      const auto row = std::ranges::find(kTypes, value, &TypeRow::name);
+      const auto* row = std::ranges::find(kTypes, value, &TypeRow::name);
       if (row == kTypes.end()) refuse(json_description({std::move(value)}));
       tensors_.back().type = static_cast<SafetensorsType>(row - kTypes.begin());
       place_ = Place::kTensor;
@@ -174,6 +174,7 @@ class HeaderEvents final : public JsonEvents {
       case Place::kType:
         return fmt::format("a dtype out of {}", [] {
           std::vector<std::string_view> names;
+          names.reserve(kTypes.size());
           for (const TypeRow& row : kTypes) names.push_back(row.name);
           return fmt::format("{}", fmt::join(names, ", "));
         }());

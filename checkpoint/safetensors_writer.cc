@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
+#include <set>
 #include <string_view>
 
 #include "lathe/checkpoint/json.h"
@@ -47,33 +47,30 @@ class OutputFile {
   std::uint64_t written_ = 0;
 };
 
-void require_valid(std::span<const TensorView* const> sorted) {
-  for (std::size_t i = 0; i < sorted.size(); ++i) {
-    const TensorView& tensor = *sorted[i];
+void require_valid(std::span<const TensorView> tensors) {
+  std::set<std::string_view> names;
+  for (const TensorView& tensor : tensors) {
     if (tensor.name == "__metadata__") throw LogicError("a tensor cannot be named __metadata__");
+    if (!names.insert(tensor.name).second) throw LogicError(fmt::format("two tensors are named {}", tensor.name));
     if (byte_count(tensor.type, tensor.shape) != tensor.data.size()) {
       throw LogicError(fmt::format("tensor {}: {} of shape [{}] given with {} bytes", tensor.name, name_of(tensor.type),
                                    fmt::join(tensor.shape, ", "), tensor.data.size()));
     }
   }
-  std::vector<std::string_view> names;
-  for (const TensorView* tensor : sorted) names.push_back(tensor->name);
-  std::ranges::sort(names);
-  if (const auto twice = std::ranges::adjacent_find(names); twice != names.end()) {
-    throw LogicError(fmt::format("two tensors are named {}", *twice));
-  }
 }
 
 std::string header_of(std::span<const TensorView* const> sorted, const std::map<std::string, std::string>& metadata) {
   std::vector<std::string> members;
+  members.reserve(1 + sorted.size());
   if (!metadata.empty()) {
     std::vector<std::string> pairs;
+    pairs.reserve(metadata.size());
     for (const auto& [key, value] : metadata) pairs.push_back(json_quoted(key) + ":" + json_quoted(value));
-    members.push_back(fmt::format("\"__metadata__\":{{{}}}", fmt::join(pairs, ",")));
+    members.push_back(fmt::format(R"("__metadata__":{{{}}})", fmt::join(pairs, ",")));
   }
   std::uint64_t offset = 0;
   for (const TensorView* tensor : sorted) {
-    members.push_back(fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", json_quoted(tensor->name),
+    members.push_back(fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", json_quoted(tensor->name),
                                   name_of(tensor->type), fmt::join(tensor->shape, ","), offset, offset + tensor->data.size()));
     offset += tensor->data.size();
   }
@@ -88,13 +85,13 @@ std::string header_of(std::span<const TensorView* const> sorted, const std::map<
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata) {
+  require_valid(tensors);
   std::vector<const TensorView*> sorted;
   sorted.reserve(tensors.size());
   for (const TensorView& tensor : tensors) sorted.push_back(&tensor);
   std::ranges::sort(sorted, [](const TensorView* a, const TensorView* b) {
     return a->type != b->type ? a->type > b->type : a->name < b->name;
   });
-  require_valid(sorted);
   const std::string header = header_of(sorted, metadata);
   write_file_atomically(path, [&](const std::filesystem::path& temporary) {
     OutputFile file(temporary, path);

@@ -289,6 +289,15 @@ TEST(BertConfig, TheTypeOfTheWeightsIsWhereTheFileHadIt) {
   EXPECT_EQ(member(neither, "torch_dtype"), "\"float32\"");
 }
 
+TEST(BertConfig, SavingSpellsOutWhatWasNull) {
+  const BertConfig config =
+      parse(std::string(R"({"model_type": null, "hidden_act": null, "id2label": null, )").append(kSizes) + "}");
+  const std::string text = config.to_json();
+  EXPECT_NE(text.find("\"model_type\": \"bert\""), std::string::npos) << text;
+  EXPECT_NE(text.find("\"hidden_act\": \"gelu\""), std::string::npos) << text;
+  EXPECT_EQ(text.find("id2label"), std::string::npos) << text;
+}
+
 TEST(BertConfig, RefusesToWriteALabelTwice) {
   BertConfig config;
   config.set_sequence_classification({"a", "a"});
