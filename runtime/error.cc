@@ -35,7 +35,7 @@ std::string located(const std::filesystem::path& path, std::string_view where, s
 }  // namespace
 
 std::string printable(std::string_view text) {
-  constexpr std::array<char, 17> kHex = {"0123456789abcdef"};
+  constexpr std::array<char, 17> kHex = {"0123456789ABCDEF"};
   std::string result;
   result.reserve(text.size());
   while (!text.empty()) {

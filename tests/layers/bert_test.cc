@@ -1,0 +1,166 @@
+#include "lathe/layers/bert.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/layers/small_batch.h"
+
+namespace lathe {
+namespace {
+
+BertSettings tiny() {
+  return {.vocabulary = 6,
+          .hidden_size = 8,
+          .layers = 2,
+          .heads = 2,
+          .feed_forward = 12,
+          .positions = 7,
+          .token_types = 2,
+          .activation = Activation::gelu_erf,
+          .layer_norm_epsilon = 1e-5,
+          .hidden_dropout = 0.2,
+          .attention_dropout = 0.2};
+}
+
+/// A tiny classifier with random weights, large enough that every path matters.
+struct TinyModel {
+  TinyModel(const DeviceRef& device, DType dtype, const BertSettings& settings = tiny())
+      : classifier(parameters, settings, 3, 0.2), arena(device, dtype, parameters) {
+    for (Parameter& parameter : parameters.all()) {
+      ParameterArena::initialise({.name = parameter.name,
+                                  .shape = parameter.shape,
+                                  .decay = Decay::no,
+                                  .initial = Initial::normal,
+                                  .file_names = {},
+                                  .value = parameter.value,
+                                  .gradient = {}},
+                                 3, 0.5);
+    }
+  }
+  double loss(const Batch& batch) const {
+    Tape tape(arena.device(), Recording::off);
+    return *cross_entropy_loss(tape, classifier.forward(tape, batch), batch, {}).data<double>();
+  }
+
+  ParameterSet parameters;
+  BertClassifier classifier;
+  ParameterArena arena;
+};
+
+TEST(Bert, EveryParametersGradientByCentralDifferences) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f64);
+  const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
+  Tape tape(device);
+  model.arena.watch(tape, Use::write);
+  tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch), batch, {}));
+  double total = 0.0;
+  for (const Parameter& parameter : model.parameters.all()) {
+    for (std::int64_t i = 0; i < parameter.value.size(); i += 1 + parameter.value.size() / 24) {
+      double& w = parameter.value.data<double>()[i];
+      const double before = w;
+      w = before + 1e-5;
+      const double above = model.loss(batch);
+      w = before - 1e-5;
+      const double below = model.loss(batch);
+      w = before;
+      const double gradient = parameter.gradient.data<double>()[i];
+      ASSERT_NEAR(gradient, (above - below) / 2e-5, 1e-7 * std::max(1.0, std::abs(gradient))) << parameter.name << " " << i;
+      total += std::abs(gradient);
+    }
+  }
+  EXPECT_GT(total, 1.0) << "gradients that are all nothing would pass too";
+}
+
+TEST(Bert, MicroBatchesAddUp) {
+  const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f64);
+  const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
+  const auto gradients_after = [&](int passes) {
+    for (int i = 0; i < passes; ++i) {
+      Tape tape(device);
+      model.arena.watch(tape, i == 0 ? Use::write : Use::add);
+      tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch), batch, {}));
+    }
+    std::vector<double> gradients(static_cast<std::size_t>(model.arena.gradients().size()));
+    model.arena.gradients().copy_to<double>(gradients);
+    return gradients;
+  };
+  const auto once = gradients_after(1);
+  const auto thrice = gradients_after(3);
+  for (std::size_t i = 0; i < once.size(); ++i) ASSERT_NEAR(thrice[i], 3.0 * once[i], 1e-12 + 1e-12 * std::abs(once[i]));
+}
+
+TEST(Bert, LabelledRowsAreThoseOfAllTokens) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f64);
+  for (const auto key : {std::optional<RandomKey>(), std::optional(RandomKey{.seed = 5, .step = 1})}) {
+    const Batch batch = small_batch(device, DType::f64, key);
+    Tape tape(device, Recording::off);
+    const Tensor all = model.classifier.bert().forward(tape, batch, RowKind::tokens);
+    const Tensor rows = model.classifier.bert().forward(tape, batch, RowKind::labelled);
+    ASSERT_EQ(rows.shape(), (Shape{3, 8}));
+    for (std::int64_t r = 0; r < 3; ++r) {
+      const std::int64_t t = batch.row_token.data<std::int32_t>()[r];
+      for (std::int64_t c = 0; c < 8; ++c) EXPECT_NEAR(rows.data<double>()[r * 8 + c], all.data<double>()[t * 8 + c], 1e-13);
+    }
+  }
+}
+
+TEST(Bert, SequencesDoNotSeeEachOther) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f64);
+  const auto states_of = [&](PackedBatch packed) {
+    Tape tape(device, Recording::off);
+    const Batch batch = upload(device, DType::f64, packed, {});
+    const Tensor states = model.classifier.bert().forward(tape, batch, RowKind::tokens);
+    return std::vector<double>(states.data<double>(), states.data<double>() + states.size());
+  };
+  const PackedBatch packed = small_packed_batch();
+  PackedBatch changed = packed;
+  changed.token[2] = 0;  // in the second sequence
+  const auto before = states_of(packed);
+  const auto after = states_of(changed);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const bool second = i >= 8 && i < 6 * 8;
+    if (second) {
+      EXPECT_NE(before[i], after[i]) << i;
+    } else {
+      EXPECT_EQ(before[i], after[i]) << i;
+    }
+  }
+}
+
+TEST(Bert, ResultsDoNotDependOnThreadsInFp64) {
+  std::vector<std::vector<double>> gradients;
+  for (const int threads : {1, 2, 3}) {
+    const DeviceRef device = Device::cpu({.threads = threads, .target = {}, .reserved_bytes = 1 << 26});
+    const TinyModel model(device, DType::f64);
+    const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
+    Tape tape(device);
+    model.arena.watch(tape, Use::write);
+    tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch), batch, {}));
+    gradients.emplace_back(static_cast<std::size_t>(model.arena.gradients().size()));
+    model.arena.gradients().copy_to<double>(gradients.back());
+  }
+  EXPECT_EQ(gradients[0], gradients[1]);
+  EXPECT_EQ(gradients[0], gradients[2]);
+}
+
+TEST(Bert, NamesItsParametersAsFilesDo) {
+  ParameterSet parameters;
+  const BertClassifier classifier(parameters, tiny(), 3, 0.1);
+  EXPECT_EQ(parameters.all().front().name, "embeddings.word_embeddings.weight");
+  EXPECT_EQ(parameters.all().back().name, "classifier.bias");
+  std::int64_t files = 0;
+  for (const Parameter& parameter : parameters.all()) files += static_cast<std::int64_t>(parameter.file_names.size());
+  EXPECT_EQ(files, 5 + 2 * 16 + 4);
+  for (const Parameter& parameter : parameters.all()) {
+    const bool bias_or_norm = parameter.name.ends_with(".bias") || parameter.name.find("LayerNorm") != std::string::npos;
+    EXPECT_EQ(parameter.decay == Decay::no, bias_or_norm) << parameter.name;
+  }
+}
+
+}  // namespace
+}  // namespace lathe

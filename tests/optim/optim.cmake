@@ -1,0 +1,1 @@
+lathe_test(optim SOURCES optim/optim_test.cc LINKS lathe::optim)

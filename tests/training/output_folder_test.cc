@@ -1,0 +1,80 @@
+#include "lathe/training/output_folder.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "lathe/runtime/error.h"
+#include "tests/temporary_folder.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+
+class OutputFolderTest : public testing::Test {
+ protected:
+  OutputFolderTest() {
+    fs::create_directory(folder_ / "model");
+    fs::create_directory(folder_ / "run");
+    touch("data.tsv");
+  }
+  void touch(const fs::path& name) const { std::ofstream(folder_ / name) << "x"; }
+  void check(const fs::path& output, Existing existing = Existing::refuse) const {
+    const std::vector<fs::path> inputs = {folder_ / "data.tsv"};
+    check_output_folder(output, folder_ / "model", inputs, existing);
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(OutputFolderTest, AbsentAndEmptyFoldersAreFine) {
+  EXPECT_NO_THROW(check(folder_ / "new" / "deeper"));
+  EXPECT_FALSE(fs::exists(folder_ / "new")) << "checking writes nothing";
+  EXPECT_NO_THROW(check(folder_ / "run"));
+}
+
+TEST_F(OutputFolderTest, RefusesTheModelItselfAndWhatLiesInIt) {
+  EXPECT_THROW(check(folder_ / "model"), UsageError);
+  EXPECT_THROW(check(folder_ / "model" / "inside"), UsageError);
+  EXPECT_THROW(check(folder_ / "run" / ".." / "model"), UsageError);
+  fs::create_symlink(folder_ / "model", folder_ / "link");
+  EXPECT_THROW(check(folder_ / "link" / "inside"), UsageError);
+  EXPECT_NO_THROW(check(folder_ / "model2")) << "a name that begins alike is another folder";
+}
+
+TEST_F(OutputFolderTest, RefusesAFolderThatHoldsDataOrTheModel) {
+  EXPECT_THROW(check(folder_.path(), Existing::overwrite), UsageError);
+}
+
+TEST_F(OutputFolderTest, RefusesFoldersOfOthers) {
+  touch("run/notes.txt");
+  EXPECT_THROW(check(folder_ / "run"), UsageError);
+  EXPECT_THROW(check(folder_ / "run", Existing::overwrite), UsageError);
+}
+
+TEST_F(OutputFolderTest, ReplacesARunOnlyWhenAskedAndLeavesOtherFiles) {
+  touch("run/run.toml");
+  touch("run/model.safetensors");
+  touch("run/notes.txt");
+  EXPECT_THROW(check(folder_ / "run"), UsageError);
+  EXPECT_NO_THROW(check(folder_ / "run", Existing::overwrite));
+  prepare_output_folder(folder_ / "run");
+  EXPECT_TRUE(fs::exists(folder_ / "run" / "notes.txt"));
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "run.toml"));
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "model.safetensors"));
+}
+
+TEST_F(OutputFolderTest, RefusesWhatIsNotAFolderOrNotWritable) {
+  touch("file");
+  EXPECT_THROW(check(folder_ / "file"), FileError);
+  EXPECT_THROW(check(folder_ / "file" / "below"), FileError);
+  if (::geteuid() == 0) return;  // nothing is unwritable to root
+  fs::permissions(folder_ / "run", fs::perms::owner_read | fs::perms::owner_exec);
+  EXPECT_THROW(check(folder_ / "run"), FileError);
+  EXPECT_THROW(check(folder_ / "run" / "new"), FileError);
+  fs::permissions(folder_ / "run", fs::perms::owner_all);
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,141 @@
+// Counts calls of the system's allocator in steps 20 to 40 of a training run. The functions below take malloc's place in this program and in
+// every library that it loads.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "lathe/training/dataset.h"
+#include "lathe/training/finetune.h"
+#include "tests/temporary_folder.h"
+#include "tests/training/tiny_model.h"
+
+// glibc's own, under the names that it keeps for programs which replace malloc.
+extern "C" {
+void* __libc_malloc(std::size_t bytes);
+void* __libc_calloc(std::size_t count, std::size_t bytes);
+void* __libc_realloc(void* block, std::size_t bytes);
+void* __libc_memalign(std::size_t alignment, std::size_t bytes);
+void __libc_free(void* block);
+}
+
+namespace {
+
+std::atomic<bool> counting{false};
+/// Calls from Lathe's own code (and what it inlines or calls of the C++ library), from the matrix library, and the bytes of the latter.
+std::atomic<int> own_calls{0};
+std::atomic<int> library_calls{0};
+std::atomic<std::size_t> largest_library_call{0};
+/// Where the first few of our own calls came from.
+std::array<std::atomic<void*>, 8> callers{};
+
+void count(std::size_t bytes, void* caller) {
+  if (!counting.exchange(false)) return;  // what dladdr itself needs isn't counted
+  Dl_info info{};
+  if (::dladdr(caller, &info) != 0 && std::strstr(info.dli_fname, "libdnnl") != nullptr) {
+    ++library_calls;
+    if (bytes > largest_library_call) largest_library_call = bytes;
+  } else {
+    const int index = own_calls++;
+    if (index < static_cast<int>(callers.size())) callers[static_cast<std::size_t>(index)] = caller;
+  }
+  counting = true;
+}
+
+void* counted(void* block, std::size_t bytes, void* caller) {
+  count(bytes, caller);
+  return block;
+}
+
+}  // namespace
+
+extern "C" {
+void* malloc(std::size_t bytes) { return counted(__libc_malloc(bytes), bytes, __builtin_return_address(0)); }
+void* calloc(std::size_t n, std::size_t bytes) {
+  return counted(__libc_calloc(n, bytes), n * bytes, __builtin_return_address(0));
+}
+void* realloc(void* block, std::size_t bytes) {
+  return counted(__libc_realloc(block, bytes), bytes, __builtin_return_address(0));
+}
+void* memalign(std::size_t alignment, std::size_t bytes) {
+  return counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
+}
+void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
+  return counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
+}
+int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
+  *block = counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
+  return *block == nullptr ? ENOMEM : 0;
+}
+void free(void* block) { __libc_free(block); }
+}
+
+// So that the caller of new is known, and not the C++ library's own malloc.
+void* operator new(std::size_t bytes) {
+  void* block = counted(__libc_malloc(bytes), bytes, __builtin_return_address(0));
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  void* block = counted(__libc_memalign(static_cast<std::size_t>(alignment), bytes), bytes, __builtin_return_address(0));
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+void operator delete(void* block) noexcept { __libc_free(block); }
+void operator delete(void* block, std::size_t) noexcept { __libc_free(block); }
+void operator delete(void* block, std::align_val_t) noexcept { __libc_free(block); }
+void operator delete(void* block, std::size_t, std::align_val_t) noexcept { __libc_free(block); }
+
+namespace lathe {
+namespace {
+
+class Counter final : public FinetuneObserver {
+ public:
+  void stepped(std::int64_t step, std::int64_t, std::int64_t) override { counting = step >= 19 && step < 40; }
+};
+
+TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
+  const TemporaryFolder folder;
+  write_tiny_model(folder / "model");
+  write_tiny_data(folder / "train.tsv", 512, 1);
+  const DataSet data = read_records(folder / "train.tsv");
+  const auto classifier = Classifier::load(folder / "model", Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}),
+                                           choose_labels(data.records, LabelSet()).labels, Classifier::Head::renewed, 1);
+  const LabelledSamples train{.samples = tokenize(classifier->tokenizer(), data.records, TextKind::single, 32, 1).samples,
+                              .labels = classifier->labels().ids_of(data.records)};
+  FinetuneSettings settings;
+  settings.batch_size = 8;
+  settings.max_steps = 45;
+  settings.log_steps = 100;
+  Counter counter;
+  // That calls are counted at all:
+  counting = true;
+  std::free(std::malloc(100));
+  delete new int(1);
+  counting = false;
+  ASSERT_EQ(own_calls.exchange(0), 2);
+
+  finetune(*classifier, train, nullptr, settings, counter);
+  counting = false;
+  std::string where;
+  for (const auto& caller : callers) {
+    Dl_info info{};
+    if (caller != nullptr && ::dladdr(caller, &info) != 0)
+      where += std::string(info.dli_sname != nullptr ? info.dli_sname : info.dli_fname) + "\n";
+  }
+  EXPECT_EQ(own_calls.load(), 0) << where;
+  std::printf("calls of the allocator in 21 steps: %d by Lathe; %d by the matrix library, the largest of %zu bytes\n",
+              own_calls.load(), library_calls.load(), largest_library_call.load());
+  // oneDNN keeps the list of a call's arguments on the heap; its buffers are ours.
+  EXPECT_LE(largest_library_call.load(), 4096U);
+}
+
+}  // namespace
+}  // namespace lathe
