@@ -22,10 +22,12 @@ Tensors of a file, for B sequences of T tokens in all, C channels and K classes:
 NAME is a tensor of the published file, or classifier.weight and classifier.bias.
 
 Signed sums stand for tensors that would be too large to keep. Sum k adds up all elements of a tensor (of a token's hidden state), each
-with its own sign: bit k of mix(element's number). An error in one element appears in every sum in full; n errors of equal size cancel
-in a sum with probability at most 1/2, in all 16 of a token with at most 2^-16, and they would have to in every token. For gradients,
-the mean square of the 64 differences is an unbiased estimate of the squared norm of the difference (Rademacher sums have variance
-|x|^2), with a relative deviation of at most 18 percent: what DESIGN's norm rule needs, without the tensor.
+with its own sign: bit k of mix(element's number). The mean square of the differences of two tensors' sums is an unbiased estimate of
+the squared norm of the tensors' difference, since the signs' products vanish on average; where one element differs, it is exactly that
+element's error. So it bounds every element of a token's hidden state, and is what DESIGN's norm rule needs for gradients. What could
+escape is an error of several elements that cancel: two of equal size cancel in a sum with probability 1/2, in all 16 of a token with
+2^-16, and would have to in every token. With 64 sums the estimate has a relative deviation of at most 18 percent, and that it is less
+than half of the truth has a probability below 1e-9.
 """
 import argparse
 import hashlib
