@@ -1,6 +1,8 @@
 #include "lathe/text/packing.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <numeric>
 
 #include "lathe/kernels/embedding.h"
@@ -8,17 +10,13 @@
 namespace lathe {
 namespace {
 
-void add_sequence(const TokenizedSamples& samples, std::int32_t member, PackedBatch& batch) {
+void add_sequence(std::span<const std::int32_t> ids, std::span<const std::int32_t> types, PackedBatch& batch) {
   const auto sequence = static_cast<std::int32_t>(batch.sequence_sample.size());
-  const auto begin = samples.offsets[static_cast<std::size_t>(member)];
-  const auto length = static_cast<std::int32_t>(samples.length(member));
-  for (std::int32_t i = 0; i < length; ++i) {
-    const auto from = static_cast<std::size_t>(begin + i);
-    batch.token.push_back(samples.ids[from]);
-    batch.type.push_back(samples.types[from]);
-    batch.position.push_back(i);
-    batch.sample.push_back(sequence);
-  }
+  const auto length = static_cast<std::int32_t>(ids.size());
+  batch.token.insert(batch.token.end(), ids.begin(), ids.end());
+  batch.type.insert(batch.type.end(), types.begin(), types.end());
+  batch.sample.insert(batch.sample.end(), ids.size(), sequence);
+  for (std::int32_t i = 0; i < length; ++i) batch.position.push_back(i);
   batch.sequence_sample.push_back(sequence);
   batch.cu_seqlens.push_back(static_cast<std::int32_t>(batch.token.size()));
   for (std::int32_t first = 0; first < length; first += static_cast<std::int32_t>(kAttentionTileRows)) {
@@ -30,6 +28,7 @@ void add_sequence(const TokenizedSamples& samples, std::int32_t member, PackedBa
 
 /// Tokens sorted by id, cut into segments of one id and those into splits of a bounded length (kernels/embedding.h).
 void sort_tokens(PackedBatch& batch) {
+  for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row}) list->clear();
   const auto tokens = static_cast<std::int32_t>(batch.token.size());
   batch.order.resize(batch.token.size());
   std::iota(batch.order.begin(), batch.order.end(), 0);
@@ -62,18 +61,46 @@ void clear(PackedBatch& batch) {
 
 }  // namespace
 
+std::int64_t token_bucket(std::int64_t tokens) {
+  const std::int64_t octave =
+      static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(std::max<std::int64_t>(tokens, 1))));
+  const std::int64_t unit = std::max<std::int64_t>(8, octave / 32);
+  return (tokens + unit - 1) / unit * unit;
+}
+
+void round_up_tokens(PackedBatch& batch, std::int32_t filler) {
+  const auto tokens = static_cast<std::int64_t>(batch.token.size());
+  const std::int64_t longest = std::max<std::int64_t>(1, batch.max_length);
+  std::array<std::int32_t, 64> ids{};
+  const std::array<std::int32_t, 64> types{};
+  ids.fill(filler);
+  const std::int64_t most = std::min<std::int64_t>(longest, static_cast<std::int64_t>(ids.size()));
+  for (std::int64_t missing = token_bucket(tokens) - tokens; missing > 0;) {
+    const auto length = static_cast<std::size_t>(std::min(missing, most));
+    add_sequence(std::span(ids).first(length), std::span(types).first(length), batch);
+    missing -= static_cast<std::int64_t>(length);
+  }
+  batch.token_row.resize(batch.token.size(), -1);
+  sort_tokens(batch);
+}
+
 void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
+  // The rounding adds tokens, and at worst each of them is a sequence.
+  const auto rounded = static_cast<std::size_t>(token_bucket(static_cast<std::int64_t>(tokens)));
+  const std::size_t most = sequences + rounded - tokens + 1;
   for (std::vector<std::int32_t>* list :
-       {&batch.token, &batch.position, &batch.type, &batch.sample, &batch.token_row, &batch.order})
-    list->reserve(tokens);
+       {&batch.token, &batch.position, &batch.type, &batch.sample, &batch.token_row, &batch.order}) {
+    list->reserve(rounded);
+  }
   for (std::vector<std::int32_t>* list :
        {&batch.sequence_sample, &batch.cu_seqlens, &batch.row_token, &batch.row_sample, &batch.row_position, &batch.label}) {
-    list->reserve(sequences + 1);
+    list->reserve(most);
   }
-  const std::size_t tiles = tokens / static_cast<std::size_t>(kAttentionTileRows) + sequences;
+  const std::size_t tiles = rounded / static_cast<std::size_t>(kAttentionTileRows) + most;
   for (std::vector<std::int32_t>* list : {&batch.tile_sequence, &batch.tile_first}) list->reserve(tiles);
-  for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row})
-    list->reserve(tokens + 1);
+  for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row}) {
+    list->reserve(rounded + 1);
+  }
 }
 
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
@@ -85,7 +112,9 @@ void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_
     batch.row_sample.push_back(row);
     batch.row_position.push_back(0);
     batch.label.push_back(labels.empty() ? -1 : labels[static_cast<std::size_t>(member)]);
-    add_sequence(samples, member, batch);
+    const auto begin = static_cast<std::size_t>(samples.offsets[static_cast<std::size_t>(member)]);
+    const auto length = static_cast<std::size_t>(samples.length(member));
+    add_sequence(std::span(samples.ids).subspan(begin, length), std::span(samples.types).subspan(begin, length), batch);
   }
   batch.token_row.assign(batch.token.size(), -1);
   for (std::size_t row = 0; row < batch.row_token.size(); ++row)

@@ -41,6 +41,14 @@ struct PackedBatch {
   std::int64_t max_length = 0;                ///< longest sequence
 };
 
+/// The size that a batch of `tokens` tokens is rounded up to: one of 32 an octave, so that what is prepared for a size (matrix products,
+/// graphs) is soon there for all sizes, at 1.5 % more tokens on average at most.
+std::int64_t token_bucket(std::int64_t tokens);
+
+/// Rounds T up to token_bucket(T) by content: further sequences of at most the longest one's length, made of token `filler`, without
+/// labelled rows. Their gradients are exact zeros, and nothing that reads the batch needs to know of them. Call it last.
+void round_up_tokens(PackedBatch& batch, std::int32_t filler);
+
 /// Takes memory for batches of up to so many tokens and sequences.
 void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);
 

@@ -93,6 +93,8 @@ class Run {
   void train_step(std::int64_t step) {
     const auto members = order_.batch(step);
     pack_sequences(train_.samples, members, train_.labels, packed_);
+    const auto tokens = static_cast<std::int64_t>(packed_.token.size());
+    round_up_tokens(packed_, classifier_.config().pad_token_id);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     const Batch batch = upload(classifier_.device(), DType::f32, packed_,
                                {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
@@ -101,7 +103,6 @@ class Run {
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
     loss_ = *loss.data<float>();
-    const auto tokens = static_cast<std::int64_t>(packed_.token.size());
     tokens_ += tokens;
     unlogged_tokens_ += tokens;
     if (!std::isfinite(loss_) || optimizer_.last().skip != 0) {

@@ -132,6 +132,27 @@ TEST(Bert, SequencesDoNotSeeEachOther) {
   }
 }
 
+TEST(Bert, RoundingABatchUpChangesNothing) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f64);
+  const RandomKey key{.seed = 5, .step = 1};
+  const auto gradients_of = [&](const PackedBatch& packed) {
+    const Batch batch = upload(device, DType::f64, packed, {.random_key = &key, .loss_denominator = 3.0});
+    Tape tape(device);
+    model.arena.watch(tape, Use::write);
+    tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch), batch, {}));
+    std::vector<double> gradients(static_cast<std::size_t>(model.arena.gradients().size()));
+    model.arena.gradients().copy_to<double>(gradients);
+    return gradients;
+  };
+  PackedBatch packed = small_packed_batch();
+  const auto exact = gradients_of(packed);
+  round_up_tokens(packed, 1);
+  ASSERT_GT(packed.token.size(), small_packed_batch().token.size());
+  const auto rounded = gradients_of(packed);
+  for (std::size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(rounded[i], exact[i], 1e-13) << i;
+}
+
 TEST(Bert, ResultsDoNotDependOnThreadsInFp64) {
   std::vector<std::vector<double>> gradients;
   for (const int threads : {1, 2, 3}) {

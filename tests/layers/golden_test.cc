@@ -11,6 +11,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -131,8 +132,9 @@ class Golden {
 /// A BERT with a classification head, in fp32 or fp64.
 template <class T>
 struct Model {
-  Model(const BertSettings& settings, std::int64_t classes)
-      : device(Device::cpu({.threads = default_threads().threads, .target = {}})),
+  /// The kernels' instruction set is the processor's best where `target` is empty.
+  Model(const BertSettings& settings, std::int64_t classes, std::optional<CpuTarget> target = {})
+      : device(Device::cpu({.threads = default_threads().threads, .target = target})),
         classifier(parameters, settings, classes, settings.hidden_dropout),
         arena(device, dtype_of<T>(), parameters) {}
 
@@ -281,7 +283,7 @@ double step_tolerance(const Golden& golden) {
 
 template <class T>
 struct TinyModel : Model<T> {
-  TinyModel()
+  explicit TinyModel(std::optional<CpuTarget> target = {})
       : Model<T>({.vocabulary = 97,
                   .hidden_size = 36,
                   .layers = 3,
@@ -291,7 +293,7 @@ struct TinyModel : Model<T> {
                   .token_types = 2,
                   .activation = Activation::gelu_tanh,
                   .layer_norm_epsilon = 1e-5},
-                 3) {
+                 3, target) {
     this->for_each_tensor(&Parameter::value, [](const std::string& name, std::span<T> values) { make_up(name, values); });
   }
 };
@@ -310,6 +312,13 @@ TYPED_TEST(GoldenTiny, HiddenStatesAndLogits) {
 TYPED_TEST(GoldenTiny, GradientsOfOneStep) {
   const Golden golden("tiny.safetensors");
   TinyModel<TypeParam> model;
+  expect_step<TypeParam>(model, golden, step_tolerance<TypeParam>(golden));
+}
+
+TYPED_TEST(GoldenTiny, BothOfThemWithAvx2Alone) {
+  const Golden golden("tiny.safetensors");
+  TinyModel<TypeParam> model(CpuTarget::v3);
+  expect_forward<TypeParam>(model, golden, golden.samples().count(), forward_tolerance<TypeParam>(golden));
   expect_step<TypeParam>(model, golden, step_tolerance<TypeParam>(golden));
 }
 
@@ -336,7 +345,7 @@ BertSettings minilm_settings() {
 /// all-MiniLM-L6-v2 with a made-up head.
 template <class T>
 struct MiniLm : Model<T> {
-  MiniLm() : Model<T>(minilm_settings(), 2) {
+  explicit MiniLm(std::optional<CpuTarget> target = {}) : Model<T>(minilm_settings(), 2, target) {
     const std::filesystem::path folder = weights_folder();
     const SafetensorsFile file = SafetensorsFile::open(folder / "model.safetensors");
     const auto expected = bert_tensors(BertConfig::load(folder / "config.json"), 0);

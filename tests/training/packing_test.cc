@@ -65,6 +65,36 @@ TEST(Packing, ForgetsTheBatchBefore) {
   EXPECT_EQ(used.max_length, fresh.max_length);
 }
 
+TEST(Packing, BucketsAreFewAndClose) {
+  std::int64_t before = 0;
+  int buckets = 0;
+  for (std::int64_t tokens = 1; tokens <= 65536; ++tokens) {
+    const std::int64_t bucket = token_bucket(tokens);
+    ASSERT_GE(bucket, tokens);
+    ASSERT_LT(bucket - tokens, std::max<std::int64_t>(8, tokens / 32 + 1)) << tokens;
+    ASSERT_EQ(token_bucket(bucket), bucket);
+    buckets += bucket != before ? 1 : 0;
+    before = bucket;
+  }
+  EXPECT_LE(buckets, 33 + 8 * 32);
+}
+
+TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
+  const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
+  PackedBatch batch;
+  pack_sequences(samples, List{2, 0}, List{4, 5, 6}, batch);
+  round_up_tokens(batch, 0);
+  EXPECT_EQ(batch.token, (List{9, 5, 9, 8, 9, 0, 0, 0}));
+  EXPECT_EQ(batch.cu_seqlens, (List{0, 2, 5, 8}));
+  EXPECT_EQ(batch.position, (List{0, 1, 0, 1, 2, 0, 1, 2}));
+  EXPECT_EQ(batch.row_token, (List{0, 2})) << "no labelled row is added";
+  EXPECT_EQ(batch.token_row, (List{0, -1, 1, -1, -1, -1, -1, -1}));
+  EXPECT_EQ(batch.max_length, 3);
+  EXPECT_EQ(batch.order, (List{5, 6, 7, 1, 3, 0, 2, 4}));
+  EXPECT_EQ(batch.segment_row, (List{0, 5, 8, 9}));
+  EXPECT_EQ(batch.split_start.back(), 8);
+}
+
 TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto samples = samples_of({List(200, 3), {4, 5}, {6}});
   PackedBatch batch;
@@ -73,6 +103,7 @@ TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto* splits = batch.split_start.data();
   const auto* tiles = batch.tile_sequence.data();
   pack_sequences(samples, List{0, 1, 2}, {}, batch);
+  round_up_tokens(batch, 0);
   EXPECT_EQ(batch.token.data(), token);
   EXPECT_EQ(batch.split_start.data(), splits);
   EXPECT_EQ(batch.tile_sequence.data(), tiles);

@@ -1,0 +1,199 @@
+// The command from outside: what it prints, writes and returns.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "tests/temporary_folder.h"
+#include "tests/tools/run_command.h"
+#include "tests/training/tiny_model.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+class CommandTest : public testing::Test {
+ protected:
+  CommandTest() {
+    write_tiny_model(folder_ / "model");
+    write_tiny_data(folder_ / "train.tsv", 200, 1);
+    write_tiny_data(folder_ / "test.tsv", 60, 2);
+  }
+  std::string path(const char* name) const { return (folder_ / name).string(); }
+  CommandResult lathe(const std::vector<std::string>& arguments, const std::string& input = "",
+                      const std::function<void(pid_t)>& during = {}) const {
+    return run_lathe(folder_.path(), arguments, input, during);
+  }
+  std::vector<std::string> finetune(const char* output, std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"finetune", "--model",    path("model"), "--train", path("train.tsv"),
+                                          "--output", path(output), "--lr",        "2e-3",    "--batch-size",
+                                          "16"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  Json results(const char* output) const { return Json::parse(contents_of(folder_ / output / "results.json")); }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(CommandTest, FinetunesEvaluatesAndPredicts) {
+  const CommandResult trained = lathe(finetune("run", {"--dev", "0.1", "--test", path("test.tsv"), "--epochs", "4"}));
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  EXPECT_NE(trained.out.find("test: 60 samples"), std::string::npos) << trained.out;
+  for (const char* name : {"config.json", "model.safetensors", "vocab.txt", "run.toml", "results.json", "metrics.jsonl"})
+    EXPECT_TRUE(fs::exists(folder_ / "run" / name)) << name;
+  const Json json = results("run");
+  EXPECT_EQ(json["dev"]["samples"], 20);
+  EXPECT_GT(json["test"]["accuracy"].get<double>(), 0.9);
+  const Json config = Json::parse(contents_of(folder_ / "run" / "config.json"));
+  EXPECT_EQ(config["architectures"][0], "BertForSequenceClassification");
+  EXPECT_EQ(config["id2label"]["1"], "positive");
+
+  // evaluate gives the run's own figures, to the last digit.
+  const CommandResult evaluated = lathe({"evaluate", "--model", path("run"), "--data", path("test.tsv"), "--json"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_EQ(Json::parse(evaluated.out), json["test"]);
+
+  const CommandResult predicted = lathe({"predict", "--model", path("run")}, "a good film\nit is very dull .\n\nwarm");
+  ASSERT_EQ(predicted.status, 0) << predicted.error;
+  std::istringstream lines(predicted.out);
+  std::vector<Json> predictions;
+  for (std::string line; std::getline(lines, line);) predictions.push_back(Json::parse(line));
+  ASSERT_EQ(predictions.size(), 4U);
+  EXPECT_EQ(predictions[0]["label"], "positive");
+  EXPECT_EQ(predictions[1]["label"], "negative");
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(predictions[i]["line"], i + 1);
+    EXPECT_NEAR(predictions[i]["scores"]["positive"].get<double>() + predictions[i]["scores"]["negative"].get<double>(), 1.0,
+                1e-6);
+    EXPECT_EQ(predictions[i]["score"], predictions[i]["scores"][predictions[i]["label"].get<std::string>()]);
+  }
+  // The same from a file with a header: the first record is line 2, and it goes to a file.
+  const CommandResult from_file =
+      lathe({"predict", "--model", path("run"), "--data", path("test.tsv"), "--output", path("predictions.jsonl")});
+  ASSERT_EQ(from_file.status, 0) << from_file.error;
+  EXPECT_EQ(from_file.out, "");
+  std::istringstream file_lines(contents_of(folder_ / "predictions.jsonl"));
+  std::string first;
+  std::getline(file_lines, first);
+  EXPECT_EQ(Json::parse(first)["line"], 2);
+}
+
+TEST_F(CommandTest, TheSameCallGivesTheSameBytes) {
+  ASSERT_EQ(lathe(finetune("a", {"--max-steps", "10"})).status, 0);
+  ASSERT_EQ(lathe(finetune("b", {"--max-steps", "10"})).status, 0);
+  EXPECT_EQ(contents_of(folder_ / "a" / "model.safetensors"), contents_of(folder_ / "b" / "model.safetensors"));
+}
+
+TEST_F(CommandTest, BothInstructionSetsAgree) {
+  for (const char* set : {"avx2", "auto"})
+    ASSERT_EQ(lathe(finetune(set, {"--max-steps", "5", "--log-steps", "1", "--instruction-set", set})).status, 0);
+  std::istringstream a(contents_of(folder_ / "avx2" / "metrics.jsonl"));
+  std::istringstream b(contents_of(folder_ / "auto" / "metrics.jsonl"));
+  std::string first;
+  std::string second;
+  int compared = 0;
+  while (std::getline(a, first) && std::getline(b, second)) {
+    EXPECT_NEAR(Json::parse(first)["loss"].get<double>(), Json::parse(second)["loss"].get<double>(), 1e-3);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 5);
+}
+
+TEST_F(CommandTest, MetricsHaveALineAStepAndAnEvaluation) {
+  ASSERT_EQ(lathe(finetune("run", {"--dev", path("test.tsv"), "--epochs", "1", "--log-steps", "4"})).status, 0);
+  std::istringstream lines(contents_of(folder_ / "run" / "metrics.jsonl"));
+  std::vector<Json> steps;
+  std::vector<Json> evaluations;
+  for (std::string line; std::getline(lines, line);)
+    (Json::parse(line).contains("split") ? evaluations : steps).push_back(Json::parse(line));
+  ASSERT_EQ(steps.size(), 5U);
+  EXPECT_EQ(steps[0]["step"], 1);
+  EXPECT_EQ(steps[1]["step"], 4);
+  EXPECT_EQ(steps[4]["step"], 13);
+  for (const Json& step : steps) {
+    for (const char* key : {"step", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"})
+      EXPECT_TRUE(step.contains(key)) << key;
+  }
+  ASSERT_EQ(evaluations.size(), 1U);
+  EXPECT_EQ(evaluations[0]["split"], "dev");
+  EXPECT_EQ(evaluations[0]["metrics"], results("run")["dev"]);
+}
+
+TEST_F(CommandTest, AnInterruptEndsTheStepAndKeepsWhatWasSaved) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const std::string name = signal == SIGINT ? "int" : "term";
+    const auto interrupt_after_first_save = [&](pid_t child) {
+      const auto saved = folder_ / name / "model.safetensors";
+      for (int i = 0; i < 3000 && !fs::exists(saved); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      ::kill(child, signal);
+    };
+    const CommandResult result = lathe(finetune(name.c_str(), {"--epochs", "100000"}), "", interrupt_after_first_save);
+    EXPECT_EQ(result.status, 128 + signal) << result.error;
+    EXPECT_EQ(results(name.c_str())["interrupted"], true);
+    const CommandResult evaluated = lathe({"evaluate", "--model", path(name.c_str()), "--data", path("test.tsv"), "--json"});
+    EXPECT_EQ(evaluated.status, 0) << evaluated.error;
+  }
+}
+
+TEST_F(CommandTest, AClosedPipeEndsQuietly) {
+  ASSERT_EQ(lathe(finetune("run", {"--max-steps", "2"})).status, 0);
+  const std::string call = std::string(LATHE_COMMAND) + " predict --model " + path("run") + " --data " + path("train.tsv") +
+                           " 2>" + path("errors") + "; test $? -eq 0 || echo failed >>" + path("errors");
+  ASSERT_EQ(std::system(("{ " + call + "; } | head -n 1 >" + path("head")).c_str()), 0);
+  EXPECT_EQ(Json::parse(contents_of(folder_ / "head"))["line"], 2);
+  EXPECT_EQ(contents_of(folder_ / "errors"), "");
+}
+
+TEST_F(CommandTest, PairsAreTrainedAndPredicted) {
+  std::ofstream file(folder_ / "pairs.csv");
+  file << "first,second,label\n";
+  for (int i = 0; i < 40; ++i)
+    file << (i % 2 == 0 ? "a good film,it is great,same\n" : "a good film,\"it is bad, very dull\",other\n");
+  file.close();
+  const CommandResult trained =
+      lathe({"finetune", "--model", path("model"), "--train", path("pairs.csv"), "--output", path("run"), "--text-column",
+             "first", "--pair-column", "second", "--epochs", "1", "--batch-size", "8"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  // The columns come from run.toml.
+  const CommandResult evaluated = lathe({"evaluate", "--model", path("run"), "--data", path("pairs.csv"), "--json"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_EQ(Json::parse(evaluated.out)["samples"], 40);
+}
+
+TEST_F(CommandTest, ManyClassesGetMacroAndWeightedScores) {
+  std::ofstream file(folder_ / "three.jsonl");
+  for (int i = 0; i < 60; ++i)
+    file << R"({"text": ")" << std::vector<std::string>{"good", "bad", "film"}[static_cast<std::size_t>(i % 3)]
+         << R"(", "label": )" << i % 3 << "}\n";
+  file.close();
+  const CommandResult trained = lathe({"finetune", "--model", path("model"), "--train", path("three.jsonl"), "--dev", "0.2",
+                                       "--output", path("run"), "--epochs", "1", "--batch-size", "8"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  const Json dev = results("run")["dev"];
+  EXPECT_EQ(dev["classes"].size(), 3U);
+  EXPECT_EQ(dev["classes"][2]["label"], "2");
+  EXPECT_FALSE(dev.contains("precision"));
+  EXPECT_TRUE(dev["macro"].contains("f1"));
+}
+
+TEST_F(CommandTest, HelpAndVersionSucceedOnStandardOutput) {
+  for (const std::vector<std::string>& call : {std::vector<std::string>{"--help"},
+                                               {"finetune", "--help"},
+                                               {"evaluate", "--help"},
+                                               {"predict", "--help"},
+                                               {"--version"}}) {
+    const CommandResult result = lathe(call);
+    EXPECT_EQ(result.status, 0);
+    EXPECT_NE(result.out, "");
+    EXPECT_EQ(result.error, "");
+  }
+}
+
+}  // namespace
+}  // namespace lathe
