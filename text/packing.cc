@@ -68,16 +68,14 @@ std::int64_t token_bucket(std::int64_t tokens) {
   return (tokens + unit - 1) / unit * unit;
 }
 
-void round_up_tokens(PackedBatch& batch, std::int32_t filler) {
+void round_up_tokens(PackedBatch& batch) {
   const auto tokens = static_cast<std::int64_t>(batch.token.size());
   const std::int64_t longest = std::max<std::int64_t>(1, batch.max_length);
-  std::array<std::int32_t, 64> ids{};
-  const std::array<std::int32_t, 64> types{};
-  ids.fill(filler);
-  const std::int64_t most = std::min<std::int64_t>(longest, static_cast<std::int64_t>(ids.size()));
+  const std::array<std::int32_t, 64> zeros{};
+  const std::int64_t most = std::min<std::int64_t>(longest, static_cast<std::int64_t>(zeros.size()));
   for (std::int64_t missing = token_bucket(tokens) - tokens; missing > 0;) {
     const auto length = static_cast<std::size_t>(std::min(missing, most));
-    add_sequence(std::span(ids).first(length), std::span(types).first(length), batch);
+    add_sequence(std::span(zeros).first(length), std::span(zeros).first(length), batch);
     missing -= static_cast<std::int64_t>(length);
   }
   batch.token_row.resize(batch.token.size(), -1);

@@ -45,9 +45,9 @@ struct PackedBatch {
 /// graphs) is soon there for all sizes, at 1.5 % more tokens on average at most.
 std::int64_t token_bucket(std::int64_t tokens);
 
-/// Rounds T up to token_bucket(T) by content: further sequences of at most the longest one's length, made of token `filler`, without
-/// labelled rows. Their gradients are exact zeros, and nothing that reads the batch needs to know of them. Call it last.
-void round_up_tokens(PackedBatch& batch, std::int32_t filler);
+/// Rounds T up to token_bucket(T) by content: further sequences of at most the longest one's length, made of token 0, which every vocabulary
+/// has, without labelled rows. Their gradients are exact zeros, and nothing that reads the batch needs to know of them. Call it last.
+void round_up_tokens(PackedBatch& batch);
 
 /// Takes memory for batches of up to so many tokens and sequences.
 void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);

@@ -21,7 +21,7 @@ void for_each_batch(const Classifier& classifier, const TokenizedSamples& sample
     members.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch_size, samples.count() - first)));
     std::iota(members.begin(), members.end(), static_cast<std::int32_t>(first));
     pack_sequences(samples, members, {}, packed);
-    round_up_tokens(packed, classifier.config().pad_token_id);
+    round_up_tokens(packed);
     Tape tape(classifier.device(), Recording::off);
     const Batch batch = upload(classifier.device(), DType::f32, packed, {});
     logits.resize(members.size() * static_cast<std::size_t>(classes));

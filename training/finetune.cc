@@ -94,7 +94,7 @@ class Run {
     const auto members = order_.batch(step);
     pack_sequences(train_.samples, members, train_.labels, packed_);
     const auto tokens = static_cast<std::int64_t>(packed_.token.size());
-    round_up_tokens(packed_, classifier_.config().pad_token_id);
+    round_up_tokens(packed_);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     const Batch batch = upload(classifier_.device(), DType::f32, packed_,
                                {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});

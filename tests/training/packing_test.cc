@@ -83,7 +83,7 @@ TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
   const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
   PackedBatch batch;
   pack_sequences(samples, List{2, 0}, List{4, 5, 6}, batch);
-  round_up_tokens(batch, 0);
+  round_up_tokens(batch);
   EXPECT_EQ(batch.token, (List{9, 5, 9, 8, 9, 0, 0, 0}));
   EXPECT_EQ(batch.cu_seqlens, (List{0, 2, 5, 8}));
   EXPECT_EQ(batch.position, (List{0, 1, 0, 1, 2, 0, 1, 2}));
@@ -103,7 +103,7 @@ TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto* splits = batch.split_start.data();
   const auto* tiles = batch.tile_sequence.data();
   pack_sequences(samples, List{0, 1, 2}, {}, batch);
-  round_up_tokens(batch, 0);
+  round_up_tokens(batch);
   EXPECT_EQ(batch.token.data(), token);
   EXPECT_EQ(batch.split_start.data(), splits);
   EXPECT_EQ(batch.tile_sequence.data(), tiles);
