@@ -345,7 +345,7 @@ BertSettings minilm_settings() {
 /// all-MiniLM-L6-v2 with a made-up head.
 template <class T>
 struct MiniLm : Model<T> {
-  explicit MiniLm(std::optional<CpuTarget> target = {}) : Model<T>(minilm_settings(), 2, target) {
+  MiniLm() : Model<T>(minilm_settings(), 2) {
     const std::filesystem::path folder = weights_folder();
     const SafetensorsFile file = SafetensorsFile::open(folder / "model.safetensors");
     const auto expected = bert_tensors(BertConfig::load(folder / "config.json"), 0);
