@@ -124,6 +124,10 @@ bool LineReader::next() {
                     fmt::format("the line is longer than {} bytes; is this the right file and format?", max_line_bytes_));
 }
 
+bool LineReader::is_ready() const {
+  return number_ > 0 && (at_end_ || std::memchr(buffer_.data() + begin_, '\n', end_ - begin_) != nullptr);
+}
+
 bool LineReader::refill() {
   if (at_end_) return false;
   if (begin_ > 0) {

@@ -40,6 +40,8 @@ class LineReader {
 
   /// Goes to the next line; false at the end.
   bool next();
+  /// Whether next() needs nothing more of the source: a whole line is there, or the end.
+  bool is_ready() const;
   /// The line without its end, valid until the next call of `next`.
   std::string_view line() const noexcept { return line_; }
   /// The bytes that ended the line: LF, CRLF, CR (end of input only) or nothing. Valid as long as `line`.

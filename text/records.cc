@@ -45,6 +45,8 @@ class RecordParser {
     return true;
   }
 
+  bool is_ready() const { return lines_.is_ready(); }
+
   RecordReport report() const {
     RecordReport report = report_;
     for (std::size_t i = 0; i < ignored_.size(); ++i) report.ignored[i].looks_like_text = ignored_[i].looks_like_text();
@@ -310,6 +312,8 @@ RecordReader::RecordReader(RecordReader&&) noexcept = default;
 RecordReader& RecordReader::operator=(RecordReader&&) noexcept = default;
 
 bool RecordReader::next(Record& record) { return parser_->next(record); }
+
+bool RecordReader::is_ready() const { return parser_->is_ready(); }
 
 RecordReport RecordReader::report() const { return parser_->report(); }
 

@@ -99,6 +99,9 @@ class RecordReader {
   /// UsageError where several columns could be the text; FileError where reading fails.
   bool next(Record& record);
 
+  /// Whether the line that the next record starts in has arrived already, so that reading it needn't wait for whoever writes.
+  bool is_ready() const;
+
   /// What was found so far; columns are known after the first call of `next`.
   RecordReport report() const;
 

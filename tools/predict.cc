@@ -57,6 +57,7 @@ int predict_command(const PredictOptions& options) {
   reading.records.labels = LabelUse::kOptional;
   const DeviceChoice device = choose_device(options.running);
   const bool streaming = options.data == "-";
+  std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
   const auto classifier = Classifier::load(options.model, device.device, labels_of_model(options.model),
@@ -66,14 +67,14 @@ int predict_command(const PredictOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);
 
   const auto classes = static_cast<std::size_t>(classifier->labels().size());
-  // What is typed or piped in is answered at once; a file is taken a batch at a time.
-  const std::int64_t most = streaming ? 1 : reading.batch_size;
   Records records(streaming ? "standard input" : options.data);
   Record record;
-  for (bool more = true; more;) {
+  while (reader.next(record)) {
+    // What is typed is answered at once; what is there already is taken a batch at a time.
     records.clear();
-    while (records.size() < most && (more = reader.next(record))) records.append(record);
-    if (records.size() == 0) break;
+    do {
+      records.append(record);
+    } while (records.size() < reading.batch_size && reader.is_ready() && reader.next(record));
     const EncodedTexts encoded = tokenize(classifier->tokenizer(), records, reading.kind(), reading.max_length, device.threads);
     const std::vector<float> probabilities = predict_probabilities(*classifier, encoded.samples, reading.batch_size);
     for (std::int64_t i = 0; i < records.size(); ++i) {
