@@ -112,5 +112,18 @@ TEST(LineReader, TakesNoMoreThanTheLimitOfAnEndlessLine) {
   EXPECT_EQ(taken, kLimit + 2);
 }
 
+TEST(LineReader, KnowsWhetherALineIsThere) {
+  std::istringstream stream("one\ntwo\nthree");
+  LineReader reader(stream_byte_source(stream, "data"), "data", 100);
+  EXPECT_FALSE(reader.is_ready()) << "nothing was asked of the source";
+  ASSERT_TRUE(reader.next());
+  EXPECT_TRUE(reader.is_ready());
+  ASSERT_TRUE(reader.next());
+  EXPECT_FALSE(reader.is_ready()) << "more of the third line may come";
+  ASSERT_TRUE(reader.next());
+  EXPECT_TRUE(reader.is_ready()) << "the end is known";
+  EXPECT_FALSE(reader.next());
+}
+
 }  // namespace
 }  // namespace lathe
