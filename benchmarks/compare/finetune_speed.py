@@ -250,6 +250,8 @@ def main():
         parser.error("--steps must be a multiple of --warmup-steps: Lathe logs once in so many steps")
     if arguments.worker:
         return work(arguments)
+    if arguments.lathe:
+        arguments.lathe = arguments.lathe.resolve()  # as a bare name it would be looked for in PATH
     sides = arguments.sides or [*PEERS, *(["lathe"] if arguments.lathe else [])]
     if "lathe" in sides and not arguments.lathe:
         parser.error("--lathe is missing")
