@@ -25,8 +25,8 @@ struct ActivationForward {
 };
 
 /// d_x = d_y * activation'(x + bias); d_bias[f] = sum_t of that. x is forward's x, for every activation (recomputed, not derived
-/// from y). d_x may be d_y where it is written. d_bias may be null. Sums over T: activation_backward_parts(T) parts, each in
-/// order of t, then the parts in order. Deterministic, whatever the number of threads.
+/// from y). d_x may be d_y where it is written. d_bias and workspace may be null where d_bias is skipped. Sums over T:
+/// activation_backward_parts(T) parts, each in a fixed order, then the parts in one. Deterministic, whatever the threads.
 template <class T>
 struct ActivationBackward {
   T* d_x;

@@ -12,7 +12,7 @@
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
 
-/// Columns that are taken at once: what dropout decides at once. Results on their way from one step to the next wait in buffers of
+/// Columns that are taken at once: what dropout decides at once. Results between one step and the next wait in buffers of
 /// this length.
 inline constexpr std::int64_t kTile = kDropoutColumns;
 
