@@ -11,6 +11,12 @@ namespace {
 /// Logits below which one thread does it all.
 constexpr std::int64_t kSerialLogits = 16384;
 
+/// Rows that a thread is dealt at a time: few, since ignored rows, which cost nothing, come in a row.
+constexpr std::int64_t kDealtRows = 4;
+
+/// Logits between two rounds of prefetches.
+constexpr std::int64_t kRun = 256;
+
 /// What is the same for all rows. With w = 1 where there are no weights, as in the contract.
 struct Terms {
   double scale;
@@ -43,20 +49,30 @@ struct Sums {
   T shifted_logits = 0;  ///< sum of w[c] (x[c] - largest), where labels are smoothed
 };
 
-/// With Gradient in_place x[c] becomes exp(x[c] - largest).
+/// Where the gradient is wanted x[c] becomes exp(x[c] - largest). This pass computes while memory rests, so that it has the next
+/// row, [V] at `next`, brought into cache.
 template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
-Sums<T> exponentiate(T* __restrict x, const T* __restrict weights, T largest, std::int64_t classes) {
-  T exponentials = 0;
-  T shifted_logits = 0;
+Sums<T> exponentiate(T* __restrict x, const T* __restrict weights, T largest, std::int64_t classes, const T* next) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  Sums<T> sums;
+  for (std::int64_t first = 0; first < classes; first += kRun) {
+    const std::int64_t end = classes - first < kRun ? classes : first + kRun;
+    for (std::int64_t c = first; c < end; c += kLine)
+      __builtin_prefetch(next + c, kGradient == LogitsGradient::in_place ? 1 : 0, 2);
+    T exponentials = 0;
+    T shifted_logits = 0;
 #pragma omp simd reduction(+ : exponentials, shifted_logits)
-  for (std::int64_t c = 0; c < classes; ++c) {
-    const T shifted = x[c] - largest;
-    const T exponential = exp(shifted);
-    exponentials += exponential;
-    if constexpr (kSmoothed) shifted_logits += kWeighted ? weights[c] * shifted : shifted;
-    if constexpr (kGradient == LogitsGradient::in_place) x[c] = exponential;
+    for (std::int64_t c = first; c < end; ++c) {
+      const T shifted = x[c] - largest;
+      const T exponential = exp(shifted);
+      exponentials += exponential;
+      if constexpr (kSmoothed) shifted_logits += kWeighted ? weights[c] * shifted : shifted;
+      if constexpr (kGradient == LogitsGradient::in_place) x[c] = exponential;
+    }
+    sums.exponentials += exponentials;
+    sums.shifted_logits += shifted_logits;
   }
-  return {exponentials, shifted_logits};
+  return sums;
 }
 
 template <bool kSmoothed, bool kWeighted, class T>
@@ -70,10 +86,10 @@ void write_gradient(T* __restrict x, const T* __restrict weights, T factor, T ev
 }
 
 template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
-T process_row(T* x, std::int64_t label, const T* weights, const Terms& terms, std::int64_t classes) {
+T process_row(T* x, std::int64_t label, const T* weights, const Terms& terms, std::int64_t classes, const T* next) {
   const Peak<T> peak = find_peak(x, classes);
   const double shifted_target = static_cast<double>(x[label]) - static_cast<double>(peak.largest);
-  const Sums<T> sums = exponentiate<kGradient, kSmoothed, kWeighted>(x, weights, peak.largest, classes);
+  const Sums<T> sums = exponentiate<kGradient, kSmoothed, kWeighted>(x, weights, peak.largest, classes, next);
 
   const double sum = static_cast<double>(sums.exponentials) + static_cast<double>(peak.probe);
   const double log_sum = __builtin_log(sum);
@@ -104,14 +120,15 @@ void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
     for (std::int64_t c = 0; c < args.classes; ++c) terms.weight_total += static_cast<double>(args.class_weights[c]);
   }
   const bool parallel = stream.threads > 1 && args.rows * args.stride > kSerialLogits;
-  // Few rows at a time, since ignored rows, which cost nothing, come in a row.
-#pragma omp parallel for num_threads(stream.threads) schedule(static, 4) if (parallel)
+#pragma omp parallel for num_threads(stream.threads) schedule(static, kDealtRows) if (parallel)
   for (std::int64_t r = 0; r < args.rows; ++r) {
     T* x = args.logits + r * args.stride;
+    const std::int64_t next_row = r % kDealtRows < kDealtRows - 1 ? r + 1 : r + 1 + (stream.threads - 1) * kDealtRows;
+    const T* next = next_row < args.rows ? args.logits + next_row * args.stride : x;
     const std::int64_t label = args.labels[r];
     const bool ignored = label < 0 || label >= args.classes;
     args.loss[r] =
-        ignored ? T{0} : process_row<kGradient, kSmoothed, kWeighted>(x, label, args.class_weights, terms, args.classes);
+        ignored ? T{0} : process_row<kGradient, kSmoothed, kWeighted>(x, label, args.class_weights, terms, args.classes, next);
     if constexpr (kGradient == LogitsGradient::in_place) {
       for (std::int64_t c = ignored ? 0 : args.classes; c < args.stride; ++c) x[c] = T{0};
     }

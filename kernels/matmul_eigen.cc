@@ -29,6 +29,7 @@ void add_product(const Matmul<T>& p, std::int64_t row, std::int64_t rows, std::i
                  Blocking<T>& blocking) {
   const T* b = p.b + (kOrderOfB == Eigen::ColMajor ? column : column * p.ldb);
   const T* a = p.a + (kOrderOfA == Eigen::ColMajor ? row * p.lda : row);
+  // NOLINTNEXTLINE(readability-suspicious-call-argument): rows of the transposed product are columns of c
   Eigen::internal::general_matrix_matrix_product<std::int64_t, T, kOrderOfB, false, T, kOrderOfA, false, Eigen::ColMajor, 1>::run(
       columns, rows, p.k, b, p.ldb, a, p.lda, p.c + row * p.ldc + column, 1, p.ldc, T{1}, blocking);
 }

@@ -28,7 +28,7 @@ struct Packed {
   Packed(std::int64_t at_least, std::int32_t first_position, std::mt19937& random) {
     std::int32_t sequence = 0;
     while (tokens < at_least) {
-      const std::int64_t length = random() % static_cast<std::uint32_t>(kPositions - first_position + 1);
+      const auto length = static_cast<std::int64_t>(random() % static_cast<std::uint32_t>(kPositions - first_position + 1));
       for (std::int64_t i = 0; i < length; ++i) {
         token.push_back(random() % 2 == 0 ? 7 : static_cast<std::int32_t>(random() % kVocabulary));
         position.push_back(first_position + static_cast<std::int32_t>(i));

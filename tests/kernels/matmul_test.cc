@@ -127,8 +127,8 @@ Wide<T> plain_error(std::int64_t k) {
   std::mt19937 random(static_cast<std::uint32_t>(k));
   const Problem<T> problem(64, 64, k, random);
   std::vector<T> plain(problem.exact.size(), 0);
-  for (std::int64_t i = 0; i < 64 * 64 * k; ++i) {
-    const std::int64_t row = i / (64 * k);
+  for (std::int64_t i = 0; i < k * 64 * 64; ++i) {
+    const std::int64_t row = i / (k * 64);
     const std::int64_t l = i / 64 % k;
     const std::int64_t column = i % 64;
     plain[static_cast<std::size_t>(row * 64 + column)] +=
