@@ -20,6 +20,11 @@ char32_t code_point_at(std::string_view text, std::size_t at) noexcept {
   return next_code_point(p);
 }
 
+bool touches_word(std::string_view text, std::size_t start, std::size_t stop) noexcept {
+  return (start > 0 && Unicode::is_word_character(code_point_at(text, previous(text, start)))) ||
+         (stop < text.size() && Unicode::is_word_character(code_point_at(text, stop)));
+}
+
 }  // namespace
 
 AddedTokenFinder::AddedTokenFinder(std::vector<Pattern> patterns) : unicode_(Unicode::tables()), patterns_(std::move(patterns)) {
@@ -37,11 +42,6 @@ const AddedTokenFinder::Pattern* AddedTokenFinder::match(std::string_view text) 
     if (text.starts_with(patterns_[i].text)) return &patterns_[i];
   }
   return nullptr;
-}
-
-bool AddedTokenFinder::touches_word(std::string_view text, std::size_t start, std::size_t stop) const noexcept {
-  return (start > 0 && unicode_.is_word_character(code_point_at(text, previous(text, start)))) ||
-         (stop < text.size() && unicode_.is_word_character(code_point_at(text, stop)));
 }
 
 std::size_t AddedTokenFinder::space_before(std::string_view text, std::size_t start) const noexcept {
@@ -76,7 +76,7 @@ void AddedTokenFinder::split(std::string_view text, std::vector<TextPiece>& piec
     at = stop;  // the search goes on behind the match, whether it counts or not
     const AddedToken& token = pattern->token;
     if (token.single_word && touches_word(text, start, stop)) continue;
-    if (token.lstrip) start = std::max(space_before(text, start), done);
+    if (token.lstrip) start = space_before(text, start);
     if (token.rstrip) stop = space_behind(text, stop);
     if (done < start) pieces.push_back({text.substr(done, start - done), std::nullopt});
     pieces.push_back({text.substr(start, stop - start), token.id});

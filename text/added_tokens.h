@@ -46,7 +46,6 @@ class AddedTokenFinder {
  private:
   /// The longest pattern at the front of `text`, or null.
   const Pattern* match(std::string_view text) const noexcept;
-  bool touches_word(std::string_view text, std::size_t start, std::size_t stop) const noexcept;
   std::size_t space_before(std::string_view text, std::size_t start) const noexcept;
   std::size_t space_behind(std::string_view text, std::size_t stop) const noexcept;
 

@@ -20,16 +20,14 @@ BertNormalizer::BertNormalizer(const BertNormalizerOptions& options)
       clean_(options.clean_text),
       space_ideographs_(options.handle_chinese_chars),
       strip_(options.strip_accents.value_or(options.lowercase)),
-      lowercase_(options.lowercase),
-      rewritten_(0),
-      ascii_{} {
+      lowercase_(options.lowercase) {
   if (clean_) rewritten_ |= traits::kDropped | traits::kWhiteSpace;
   if (space_ideographs_) rewritten_ |= traits::kIdeograph;
   if (strip_) rewritten_ |= traits::kDecomposing | traits::kNonspacingMark | traits::kReordering;
   if (lowercase_) rewritten_ |= traits::kHasLowercase;
-  for (std::uint8_t c = 0; c < ascii_.size(); ++c) {
+  for (char32_t c = 0; c < ascii_.size(); ++c) {
     const std::uint8_t traits = unicode_.traits(c);
-    std::uint8_t to = c;
+    auto to = static_cast<std::uint8_t>(c);
     if (clean_ && (traits & traits::kWhiteSpace) != 0) to = ' ';
     if (clean_ && (traits & traits::kDropped) != 0) to = kRemoved;
     if (lowercase_ && (traits & traits::kHasLowercase) != 0) to = static_cast<std::uint8_t>(Unicode::lowercase(c));

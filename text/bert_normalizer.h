@@ -38,8 +38,8 @@ class BertNormalizer {
 
   const Unicode& unicode_;
   bool clean_, space_ideographs_, strip_, lowercase_;
-  std::uint8_t rewritten_;               // traits of the characters that don't pass as they are
-  std::array<std::uint8_t, 128> ascii_;  // what becomes of each ASCII character; kRemoved: nothing
+  std::uint8_t rewritten_ = 0;             // traits of the characters that don't pass as they are
+  std::array<std::uint8_t, 128> ascii_{};  // what becomes of each ASCII character; kRemoved: nothing
 };
 
 /// A word of a normalized text.

@@ -114,7 +114,7 @@ void check_model_type(const Field& model) {
     if (type->text() != "WordPiece") type->refuse("\"WordPiece\"");
   } else if (model.find("merges") || !model.find("continuing_subword_prefix")) {
     // Files of 2020 don't tell the type; WordPiece is the one with a prefix and without merges.
-    model.refuse_with("the field \"type\" is missing, expected \"WordPiece\"");
+    model.refuse_with(R"(the field "type" is missing, expected "WordPiece")");
   }
 }
 
@@ -185,7 +185,7 @@ std::vector<TemplateStep> read_template(const Field& steps, const Field& special
     const Field step = steps.element(i);
     if (const std::optional<Field> sequence = step.find("Sequence")) {
       const std::string which = sequence->at("id").text();
-      if (which != "A" && which != "B") sequence->at("id").refuse("\"A\" or \"B\"");
+      if (which != "A" && which != "B") sequence->at("id").refuse(R"("A" or "B")");
       const auto kind = which == "A" ? TemplateStep::Kind::first_text : TemplateStep::Kind::second_text;
       result.push_back({kind, read_token_type(sequence->at("type_id")), {}});
     } else if (const std::optional<Field> special = step.find("SpecialToken")) {
@@ -243,7 +243,7 @@ void read_post_processor(const Field& field, TokenizerDescription& description) 
     check_template(field.at("single"), description.single, 0);
     check_template(field.at("pair"), description.pair, 1);
   } else {
-    type.refuse("\"TemplateProcessing\" or \"BertProcessing\"");
+    type.refuse(R"("TemplateProcessing" or "BertProcessing")");
   }
 }
 

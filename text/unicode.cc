@@ -57,7 +57,7 @@ Unicode::Unicode() : traits_(std::make_unique<std::uint8_t[]>(0x110000)) {
   traits_[0x130] |= traits::kHasLowercase;
 }
 
-bool Unicode::is_word_character(char32_t c) const noexcept {
+bool Unicode::is_word_character(char32_t c) noexcept {
   const Range* range = first_not_before(kWord, c);
   return range != std::end(kWord) && range->first <= c;
 }

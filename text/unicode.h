@@ -34,7 +34,7 @@ class Unicode {
   /// Bits of `traits`.
   std::uint8_t traits(char32_t c) const noexcept { return traits_[c]; }
   /// Whether a token that must be a single word is refused beside `c`: \w of regular expressions.
-  bool is_word_character(char32_t c) const noexcept;
+  static bool is_word_character(char32_t c) noexcept;
 
   /// Of a code point with kDecomposing.
   static Decomposition decompose(char32_t c);

@@ -40,7 +40,7 @@ std::vector<AddedTokenFinder::Pattern> patterns_of_normal_form(const std::filesy
     const auto same = [&](const AddedTokenFinder::Pattern& other) { return other.text == text; };
     if (text.empty() || std::any_of(patterns.begin(), patterns.end(), same)) {
       throw FormatError(path, "added_tokens",
-                        fmt::format("\"{}\" becomes \"{}\" when normalized, expected a text that no other added token becomes",
+                        fmt::format(R"("{}" becomes "{}" when normalized, expected a text that no other added token becomes)",
                                     token.content, text));
     }
     patterns.push_back({std::move(text), token});

@@ -34,7 +34,7 @@ constexpr bool continues_code_point(char byte) noexcept { return (static_cast<un
 
 }  // namespace
 
-WordPieceModel::WordPieceModel(const std::vector<VocabularyEntry>& vocabulary, Options options)
+WordPieceModel::WordPieceModel(const std::vector<VocabularyEntry>& vocabulary, const Options& options)
     : max_word_code_points_(options.max_word_code_points), size_(vocabulary.size()), unknown_id_(kNone) {
   const std::string& prefix = options.continuing_prefix;
   std::size_t bytes = 0;

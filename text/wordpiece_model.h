@@ -28,7 +28,7 @@ class WordPieceModel {
 
   /// Tokens and ids must be unique and ids not negative; ids may leave gaps. The unknown token must be an entry. Whoever reads the
   /// vocabulary from a file checks this; LogicError otherwise.
-  WordPieceModel(const std::vector<VocabularyEntry>& vocabulary, Options options);
+  WordPieceModel(const std::vector<VocabularyEntry>& vocabulary, const Options& options);
 
   /// Appends the ids of the pieces of `word`, or the unknown token's where it is too long or some part of it is no token.
   /// `hashes` is scratch memory.
