@@ -14,43 +14,44 @@ namespace lathe::LATHE_CPU_TARGET {
 namespace {
 
 constexpr std::int64_t kTileKeys = 32;
-constexpr std::int64_t kColumnsBytes = 16 * 1024;
+constexpr std::int64_t kColumnsBytes = 16384;
 
-/// Below so many operations (about 20 us) a second thread costs more than it brings.
+/// Below so many operations (about 20 us) a second thread costs more than it brings. One thread works without OpenMP: a team of one
+/// would cost an allocation, and the other threads' team.
 constexpr std::int64_t kLeastParallelFlops = 1'000'000;
 
 /// What a tile of queries keeps while it meets the keys. Rows of the last two are keys, lanes are queries.
 template <class T>
 struct GradientTile {
-  alignas(64) T q[kColumnsBytes / sizeof(T)];      ///< transposed, times scale
-  alignas(64) T d_out[kColumnsBytes / sizeof(T)];  ///< transposed, times scale and dropout's factor
+  alignas(64) T q[kColumnsBytes / sizeof(T)];      ///< transposed
+  alignas(64) T d_out[kColumnsBytes / sizeof(T)];  ///< transposed
   alignas(64) T lse[kTileStep<T>];
-  alignas(64) T delta[kTileStep<T>];           ///< sum of d_out * out, times scale
+  alignas(64) T delta[kTileStep<T>];           ///< sum of d_out * out
   alignas(64) T p[kTileKeys * kTileStep<T>];   ///< scores, then probabilities, 0 where dropped
-  alignas(64) T ds[kTileKeys * kTileStep<T>];  ///< gradients of probabilities, then of scores, times scale
+  alignas(64) T ds[kTileKeys * kTileStep<T>];  ///< gradients of probabilities, then of q . k
 };
 
-/// to[i] = factor * sum_d a[i, d] * b[i, d] for the rows, 0 up to the next whole vector.
+/// to[i] = sum_d a[i, d] * b[i, d] for the rows, 0 up to the next whole vector.
 template <class T>
-[[gnu::always_inline]] inline void multiply_rows(const T* a, const T* b, std::int64_t step, std::int64_t rows,
-                                                 std::int64_t columns, T factor, T* to) {
+[[gnu::noinline]] void multiply_rows(const T* a, const T* b, std::int64_t step, std::int64_t rows, std::int64_t columns,
+                                     T* to) noexcept {
   constexpr int kWidth = kLanes<T>;
+  const std::int64_t whole = columns / kWidth * kWidth;
+  const Tail<T> tail = first_lanes<T>(columns - whole);
   for (std::int64_t i = 0; i < rows; i += kWidth) {
     Vector<T> sums[kWidth] = {};
-    for (std::int64_t d = 0; d < columns; d += kWidth) {
-      const Tail<T> tail = first_lanes<T>(columns - d < kWidth ? columns - d : kWidth);
 #pragma GCC unroll 16
-      for (int r = 0; r < kWidth; ++r) {
-        if (i + r < rows) sums[r] += load_vector(a + (i + r) * step + d, tail) * load_vector(b + (i + r) * step + d, tail);
+    for (int r = 0; r < kWidth; ++r) {
+      if (i + r < rows) {
+        Vector<T> sum{};
+        for (std::int64_t d = 0; d < whole; d += kWidth) sum += load_vector(a + d) * load_vector(b + d);
+        if (whole < columns) sum += load_vector(a + whole, tail) * load_vector(b + whole, tail);
+        sums[r] = sum;
+        a += step;
+        b += step;
       }
     }
-    transpose<T>(sums);
-#pragma GCC unroll 4
-    for (int half = kWidth / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-      for (int r = 0; r < half; ++r) sums[r] += sums[r + half];
-    }
-    store_vector(to + i, sums[0] * factor);
+    store_vector(to + i, row_sums<T>(sums));
   }
 }
 
@@ -60,7 +61,7 @@ enum class Wanted : std::uint8_t { probabilities, score_gradients };
 /// Scores and gradients of probabilities to probabilities and gradients of scores, in place.
 template <class T, Dropping kDropping, Wanted kWanted>
 [[gnu::always_inline]] inline void differentiate(GradientTile<T>& tile, std::int64_t keys, std::int64_t vectors,
-                                                 const LaneBits* kept) {
+                                                 const LaneBits* kept, T scale) {
   for (std::int64_t v = 0; v < vectors; ++v) {
     const Vector<T> lse = load_vector(tile.lse + v * kLanes<T>);
     const Vector<T> delta = load_vector(tile.delta + v * kLanes<T>);
@@ -72,10 +73,11 @@ template <class T, Dropping kDropping, Wanted kWanted>
       if constexpr (kDropping == Dropping::yes) {
         const LaneBits bits = kept[j * kTileVectors + v];
         store_vector(at_p, keep(bits, p));
-        if constexpr (kWanted == Wanted::score_gradients) store_vector(at_ds, p * (keep(bits, load_vector(at_ds)) - delta));
+        if constexpr (kWanted == Wanted::score_gradients)
+          store_vector(at_ds, p * (keep(bits, load_vector(at_ds)) - delta) * scale);
       } else {
         store_vector(at_p, p);
-        if constexpr (kWanted == Wanted::score_gradients) store_vector(at_ds, p * (load_vector(at_ds) - delta));
+        if constexpr (kWanted == Wanted::score_gradients) store_vector(at_ds, p * (load_vector(at_ds) - delta) * scale);
       }
     }
   }
@@ -83,15 +85,15 @@ template <class T, Dropping kDropping, Wanted kWanted>
 
 template <class T>
 [[gnu::always_inline]] inline void differentiate(GradientTile<T>& tile, std::int64_t keys, std::int64_t vectors,
-                                                 const LaneBits* kept, Dropping dropping, Wanted wanted) {
+                                                 const LaneBits* kept, T scale, Dropping dropping, Wanted wanted) {
   if (dropping == Dropping::yes && wanted == Wanted::score_gradients) {
-    differentiate<T, Dropping::yes, Wanted::score_gradients>(tile, keys, vectors, kept);
+    differentiate<T, Dropping::yes, Wanted::score_gradients>(tile, keys, vectors, kept, scale);
   } else if (dropping == Dropping::yes) {
-    differentiate<T, Dropping::yes, Wanted::probabilities>(tile, keys, vectors, kept);
+    differentiate<T, Dropping::yes, Wanted::probabilities>(tile, keys, vectors, kept, scale);
   } else if (wanted == Wanted::score_gradients) {
-    differentiate<T, Dropping::no, Wanted::score_gradients>(tile, keys, vectors, kept);
+    differentiate<T, Dropping::no, Wanted::score_gradients>(tile, keys, vectors, kept, scale);
   } else {
-    differentiate<T, Dropping::no, Wanted::probabilities>(tile, keys, vectors, kept);
+    differentiate<T, Dropping::no, Wanted::probabilities>(tile, keys, vectors, kept, scale);
   }
 }
 
@@ -120,6 +122,7 @@ template <class T>
   const T one = 1;
 
   GradientTile<T> tile;
+  TileDropout<T> dropout;
   LaneBits kept[kTileKeys * kTileVectors];
   std::int64_t met = 0;  // keys that an earlier tile has met: their gradients hold something to add to
   const QueryTiles tiles = cut_queries<T>(all_queries, vectors_within<T>(kColumnsBytes, head_size));
@@ -135,14 +138,18 @@ template <class T>
       if (args.use_q == Use::write) zero_rows(args.d_q + row * args.d_q_stride + column, args.d_q_stride, queries, head_size);
       continue;
     }
-    transpose_rows<T>(q, args.q_stride, queries, head_size, scale, tile.q, width);
+    transpose_rows<T>(q, args.q_stride, queries, head_size, tile.q, width);
     if (wanted == Wanted::score_gradients) {
-      transpose_rows<T>(d_out, out_stride, queries, head_size, scale * kept_scale, tile.d_out, width);
-      multiply_rows<T>(d_out, args.out + row * out_stride + column, out_stride, queries, head_size, scale, tile.delta);
+      transpose_rows<T>(d_out, out_stride, queries, head_size, tile.d_out, width);
+      multiply_rows<T>(d_out, args.out + row * out_stride + column, out_stride, queries, head_size, tile.delta);
     }
     // Lanes beyond the last query get the probability 0.
     for (std::int64_t i = 0; i < width; ++i) {
       tile.lse[i] = i < queries ? args.lse[head * args.queries + row + i] : std::numeric_limits<T>::infinity();
+    }
+    if (dropping == Dropping::yes) {
+      const auto number = args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(head);
+      dropout.start(args.dropout, sequence, number, first, vectors);
     }
 
     std::int64_t count = 0;
@@ -162,7 +169,7 @@ template <class T>
                         .rows = count,
                         .columns = width,
                         .depth = head_size,
-                        .scale = &one,
+                        .scale = &scale,
                         .old_scale = nullptr,
                         .scale_step = 0};
       evaluate<T, LeftFactor::by_rows>(scores);
@@ -171,6 +178,7 @@ template <class T>
         scores.a = v;
         scores.a_step = args.v_stride;
         scores.b = tile.d_out;
+        scores.scale = &kept_scale;
         evaluate<T, LeftFactor::by_rows>(scores);
       }
       if (args.mask == AttentionMask::causal) {
@@ -178,12 +186,9 @@ template <class T>
         fill_hidden(tile.p, count, width, edge, -std::numeric_limits<T>::infinity());
       }
       if (dropping == Dropping::yes) {
-        const TileDropout<T> dropout(
-            args.dropout, sequence,
-            args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(head), first, vectors);
         dropout.draw(done, count, kept);
       }
-      differentiate<T>(tile, count, vectors, kept, dropping, wanted);
+      differentiate<T>(tile, count, vectors, kept, scale, dropping, wanted);
 
       Product<T> gradient{.c = nullptr,
                           .c_step = 0,
@@ -239,10 +244,14 @@ void backward(CpuStream stream, const AttentionBackward<T>& args) {
     scores += static_cast<std::int64_t>(args.cu_q[b + 1] - args.cu_q[b]) * (args.cu_k[b + 1] - args.cu_k[b]);
   }
   const std::int64_t units = args.sequences * args.heads;
+  const auto backward_unit = [&](std::int64_t unit) { backward_head<T>(args, unit / args.heads, unit % args.heads); };
+  if (stream.threads <= 1 || 10 * scores * args.heads * args.head_size < kLeastParallelFlops) {
+    for (std::int64_t unit = 0; unit < units; ++unit) backward_unit(unit);
+    return;
+  }
   const std::int64_t share = ceil_divide(units, 32 * static_cast<std::int64_t>(stream.threads));
-  const bool parallel = 10 * scores * args.heads * args.head_size >= kLeastParallelFlops;
-#pragma omp parallel for num_threads(stream.threads) schedule(dynamic, share) if (parallel)
-  for (std::int64_t unit = 0; unit < units; ++unit) backward_head<T>(args, unit / args.heads, unit % args.heads);
+#pragma omp parallel for num_threads(stream.threads) schedule(dynamic, share)
+  for (std::int64_t unit = 0; unit < units; ++unit) backward_unit(unit);
 }
 
 }  // namespace

@@ -13,9 +13,10 @@ namespace lathe::LATHE_CPU_TARGET {
 namespace {
 
 constexpr std::int64_t kTileKeys = 64;
-constexpr std::int64_t kColumnsBytes = 32 * 1024;
+constexpr std::int64_t kColumnsBytes = 32768;
 
-/// Below so many operations (about 20 us) a second thread costs more than it brings.
+/// Below so many operations (about 20 us) a second thread costs more than it brings. One thread works without OpenMP: a team of one
+/// would cost an allocation, and the other threads' team.
 constexpr std::int64_t kLeastParallelFlops = 1'000'000;
 
 /// The tile's scores, and for each of its queries what softmax knows so far: the maximum, and the sum of exponentials of scores less
@@ -43,10 +44,10 @@ template <class T, Position kPosition>
   std::int64_t j = 0;
   for (; j + 4 <= keys; j += 4) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) most[i] = maximum<T>(load_vector(scores + (j + i) * kStep), most[i]);
+    for (int i = 0; i < 4; ++i) most[i] = maximum(load_vector(scores + (j + i) * kStep), most[i]);
   }
-  for (; j < keys; ++j) most[0] = maximum<T>(load_vector(scores + j * kStep), most[0]);
-  const Vector<T> largest = maximum<T>(maximum<T>(most[0], most[1]), maximum<T>(most[2], most[3]));
+  for (; j < keys; ++j) most[0] = maximum(load_vector(scores + j * kStep), most[0]);
+  const Vector<T> largest = maximum(maximum(most[0], most[1]), maximum(most[2], most[3]));
   // A query that has seen no key yet: any finite number, so that -inf less it stays -inf.
   const Vector<T> origin = largest == lowest ? Vector<T>{} : largest;
   Vector<T> sum{};
@@ -83,7 +84,6 @@ template <class T>
 }
 
 /// Queries [first, first + queries) of one sequence and one head.
-template <class T>
 struct Tile {
   std::int64_t sequence, head, first, queries;
 };
@@ -100,7 +100,7 @@ void write_nothing_seen(const AttentionForward<T>& args, std::int64_t head, std:
 }
 
 template <class T>
-[[gnu::noinline]] void forward_tile(const AttentionForward<T>& args, const Tile<T>& at) noexcept {
+[[gnu::noinline]] void forward_tile(const AttentionForward<T>& args, const Tile& at) noexcept {
   constexpr std::int64_t kStep = kTileStep<T>;
   const std::int64_t head_size = args.head_size;
   const std::int64_t row = args.cu_q[at.sequence] + at.first;
@@ -119,10 +119,15 @@ template <class T>
   alignas(64) T columns[kColumnsBytes / sizeof(T)];
   SoftmaxTile<T> tile;
   LaneBits kept[kTileKeys * kTileVectors];
+  const auto scale = static_cast<T>(args.scale);
   const T one = 1;
-  transpose_rows<T>(args.q + row * args.q_stride + at.head * head_size, args.q_stride, at.queries, head_size,
-                    static_cast<T>(args.scale), columns, width);
-  for (std::int64_t lane = 0; lane < width; ++lane) tile.new_scale[lane] = one;
+  transpose_rows<T>(args.q + row * args.q_stride + at.head * head_size, args.q_stride, at.queries, head_size, columns, width);
+  for (std::int64_t lane = 0; lane < width; lane += kLanes<T>) store_vector(tile.new_scale + lane, broadcast(one));
+  TileDropout<T> dropout;
+  if (drops) {
+    const auto head = args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(at.head);
+    dropout.start(args.dropout, at.sequence, head, at.first, vectors);
+  }
 
   for (std::int64_t done = 0; done < keys; done += kTileKeys) {
     const std::int64_t count = keys - done < kTileKeys ? keys - done : kTileKeys;
@@ -135,7 +140,7 @@ template <class T>
                                       .rows = count,
                                       .columns = width,
                                       .depth = head_size,
-                                      .scale = &one,
+                                      .scale = &scale,
                                       .old_scale = nullptr,
                                       .scale_step = 0});
     if (args.mask == AttentionMask::causal) {
@@ -149,9 +154,6 @@ template <class T>
       }
     }
     if (drops) {
-      const TileDropout<T> dropout(
-          args.dropout, at.sequence,
-          args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(at.head), at.first, vectors);
       dropout.draw(done, count, kept);
       for (std::int64_t j = 0; j < count; ++j) {
         for (std::int64_t v = 0; v < vectors; ++v) {
@@ -179,6 +181,39 @@ template <class T>
   }
 }
 
+/// Finds the tile of a unit of work, of which each (sequence, head) has one a tile of queries. Units must come in ascending order:
+/// each sequence is found by walking on from the last.
+template <class T>
+class UnitWalk {
+ public:
+  UnitWalk(const AttentionForward<T>& args, std::int64_t max_vectors) : args_(args), max_vectors_(max_vectors) { cut(); }
+
+  Tile at(std::int64_t unit) {
+    while (unit - first_unit_ >= tiles_.count * args_.heads) {
+      first_unit_ += tiles_.count * args_.heads;
+      ++sequence_;
+      cut();
+    }
+    const std::int64_t in_sequence = unit - first_unit_;
+    const std::int64_t first = in_sequence % tiles_.count * tiles_.rows;
+    const std::int64_t left = queries_ - first;
+    return {sequence_, in_sequence / tiles_.count, first, left < tiles_.rows ? left : tiles_.rows};
+  }
+
+ private:
+  void cut() {
+    queries_ = args_.cu_q[sequence_ + 1] - args_.cu_q[sequence_];
+    tiles_ = cut_queries<T>(queries_, max_vectors_);
+  }
+
+  const AttentionForward<T>& args_;
+  std::int64_t max_vectors_;
+  std::int64_t sequence_ = 0;
+  std::int64_t first_unit_ = 0;
+  std::int64_t queries_ = 0;
+  QueryTiles tiles_{};
+};
+
 template <class T>
 void forward(CpuStream stream, const AttentionForward<T>& args) {
   const std::int64_t max_vectors = vectors_within<T>(kColumnsBytes, args.head_size);
@@ -189,27 +224,19 @@ void forward(CpuStream stream, const AttentionForward<T>& args) {
     units += cut_queries<T>(queries, max_vectors).count * args.heads;
     scores += queries * (args.cu_k[b + 1] - args.cu_k[b]);
   }
+  if (units == 0) return;
+  if (stream.threads <= 1 || 4 * scores * args.heads * args.head_size < kLeastParallelFlops) {
+    UnitWalk<T> walk(args, max_vectors);
+    for (std::int64_t unit = 0; unit < units; ++unit) forward_tile<T>(args, walk.at(unit));
+    return;
+  }
   // Shares are small against a thread's whole part, yet hold many tiles of one head where there are many.
   const std::int64_t share = ceil_divide(units, 32 * static_cast<std::int64_t>(stream.threads));
-  const bool parallel = 4 * scores * args.heads * args.head_size >= kLeastParallelFlops;
-#pragma omp parallel num_threads(stream.threads) if (parallel)
+#pragma omp parallel num_threads(stream.threads)
   {
-    // A thread's units come in ascending order, so that it finds each one's sequence by walking on.
-    std::int64_t sequence = 0;
-    std::int64_t first_unit = 0;
-    QueryTiles tiles = cut_queries<T>(units > 0 ? args.cu_q[1] - args.cu_q[0] : 0, max_vectors);
+    UnitWalk<T> walk(args, max_vectors);
 #pragma omp for schedule(monotonic : dynamic, share)
-    for (std::int64_t unit = 0; unit < units; ++unit) {
-      while (unit - first_unit >= tiles.count * args.heads) {
-        first_unit += tiles.count * args.heads;
-        ++sequence;
-        tiles = cut_queries<T>(args.cu_q[sequence + 1] - args.cu_q[sequence], max_vectors);
-      }
-      const std::int64_t in_sequence = unit - first_unit;
-      const std::int64_t first = in_sequence % tiles.count * tiles.rows;
-      const std::int64_t left = args.cu_q[sequence + 1] - args.cu_q[sequence] - first;
-      forward_tile<T>(args, {sequence, in_sequence / tiles.count, first, left < tiles.rows ? left : tiles.rows});
-    }
+    for (std::int64_t unit = 0; unit < units; ++unit) forward_tile<T>(args, walk.at(unit));
   }
 }
 

@@ -42,23 +42,53 @@ template <class T>
   return fit < 1 ? 1 : (fit > kTileVectors ? kTileVectors : fit);
 }
 
-/// to[d * to_step + i] = factor * from[i * from_step + d] for i below rows and d below columns, and 0 up to the next whole vector
-/// of each.
+/// Writes to[d * to_step + i] = from[i * step + d] for a vector of rows i and the columns d of `kQuarters` quarters. Of the rows from
+/// `rows` on, each repeats an earlier one.
+template <class T, int kQuarters>
+[[gnu::always_inline]] inline void transpose_block(const T* from, std::int64_t step, std::int64_t rows, T* to,
+                                                   std::int64_t to_step) {
+  constexpr int kPieces = kVectorBytes / 16;
+  Vector<T> block[kQuarters][kQuarter<T>];
+#pragma GCC unroll 4
+  for (int r = 0; r < kQuarter<T>; ++r) {
+    const T* row[kPieces];
+    row[0] = from + (r < rows ? r : 0) * step;
+#pragma GCC unroll 4
+    for (int i = 1; i < kPieces; ++i) row[i] = r + i * kQuarter<T> < rows ? from + (r + i * kQuarter<T>)*step : row[0];
+#pragma GCC unroll 4
+    for (int c = 0; c < kQuarters; ++c) {
+      block[c][r] = load_quarters(row);
+      for (const T*& at : row) at += kQuarter<T>;
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < kQuarters; ++c) {
+    transpose_quarters(block[c]);
+#pragma GCC unroll 4
+    for (int r = 0; r < kQuarter<T>; ++r) {
+      store_vector(to, block[c][r]);
+      to += to_step;
+    }
+  }
+}
+
+/// to[d * to_step + i] = from[i * from_step + d] for i below rows and d below columns. Up to the next whole vector of queries rows
+/// are repeated.
 template <class T>
-[[gnu::always_inline]] inline void transpose_rows(const T* from, std::int64_t from_step, std::int64_t rows, std::int64_t columns,
-                                                  T factor, T* to, std::int64_t to_step) {
-  constexpr int kWidth = kLanes<T>;
-  for (std::int64_t i = 0; i < rows; i += kWidth) {
-    for (std::int64_t d = 0; d < columns; d += kWidth) {
-      const Tail<T> tail = first_lanes<T>(columns - d < kWidth ? columns - d : kWidth);
-      Vector<T> block[kWidth];
-#pragma GCC unroll 16
-      for (int r = 0; r < kWidth; ++r) {
-        block[r] = i + r < rows ? load_vector(from + (i + r) * from_step + d, tail) * factor : Vector<T>{};
-      }
-      transpose<T>(block);
-#pragma GCC unroll 16
-      for (int r = 0; r < kWidth; ++r) store_vector(to + (d + r) * to_step + i, block[r]);
+[[gnu::noinline]] void transpose_rows(const T* from, std::int64_t from_step, std::int64_t rows, std::int64_t columns, T* to,
+                                      std::int64_t to_step) noexcept {
+  constexpr int kQuarters = kManyRegisters ? 4 : 2;
+  for (std::int64_t i = 0; i < rows; i += kLanes<T>) {
+    const T* block = from + i * from_step;
+    std::int64_t d = 0;
+    for (; d + kQuarters * kQuarter<T> <= columns; d += kQuarters * kQuarter<T>) {
+      transpose_block<T, kQuarters>(block + d, from_step, rows - i, to + d * to_step + i, to_step);
+    }
+    for (; d + kQuarter<T> <= columns; d += kQuarter<T>) {
+      transpose_block<T, 1>(block + d, from_step, rows - i, to + d * to_step + i, to_step);
+    }
+    for (; d < columns; ++d) {
+      for (int r = 0; r < kLanes<T>; ++r) to[d * to_step + i + r] = block[(i + r < rows ? r : 0) * from_step + d];
     }
   }
 }

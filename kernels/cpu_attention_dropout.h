@@ -26,10 +26,10 @@ inline constexpr int kCallVectors = kLanes<T> / kWideLanes;
 
 #ifdef __AVX512F__
 [[gnu::always_inline]] inline KeptPair kept_pair(const WideLanes (&word)[2], std::uint32_t threshold) {
-  const __m512i odd_queries = reinterpret_cast<__m512i>(word[1] << 32U);
+  const auto odd_queries = reinterpret_cast<__m512i>(word[1] << 32U);
   const __m512i x = _mm512_mask_blend_epi32(0xAAAA, reinterpret_cast<__m512i>(word[0]), odd_queries);
   const __m512i least = _mm512_set1_epi32(static_cast<int>(threshold << 16U));
-  const __m512i even = reinterpret_cast<__m512i>(reinterpret_cast<Vector<std::uint32_t>>(x) << 16U);
+  const auto even = reinterpret_cast<__m512i>(reinterpret_cast<Vector<std::uint32_t>>(x) << 16U);
   return {_mm512_cmpge_epu32_mask(even, least), _mm512_cmpge_epu32_mask(x, least)};
 }
 [[gnu::always_inline]] inline KeptPair kept_pair(const WideLanes (&word)[1], std::uint32_t threshold) {
@@ -39,7 +39,7 @@ inline constexpr int kCallVectors = kLanes<T> / kWideLanes;
 }
 #else
 [[gnu::always_inline]] inline KeptPair kept_pair(const WideLanes (&word)[2], std::uint32_t threshold) {
-  const __m256i odd_queries = reinterpret_cast<__m256i>(word[1] << 32U);
+  const auto odd_queries = reinterpret_cast<__m256i>(word[1] << 32U);
   const __m256i x = _mm256_blend_epi32(reinterpret_cast<__m256i>(word[0]), odd_queries, 0xAA);
   const __m256i below = _mm256_set1_epi32(static_cast<int>(threshold) - 1);
   const __m256i even = _mm256_cmpgt_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0xFFFF)), below);
@@ -63,9 +63,11 @@ template <class T>
 class TileDropout {
  public:
   /// For queries [first_query, first_query + vectors * lanes) of the sequence.
-  [[gnu::always_inline]] TileDropout(const AttentionDropout& dropout, std::int64_t sequence, std::uint32_t head,
-                                     std::int64_t first_query, std::int64_t vectors)
-      : key_(*dropout.key), threshold_(dropout.threshold), vectors_(vectors) {
+  [[gnu::noinline]] void start(const AttentionDropout& dropout, std::int64_t sequence, std::uint32_t head,
+                               std::int64_t first_query, std::int64_t vectors) noexcept {
+    key_ = *dropout.key;
+    threshold_ = dropout.threshold;
+    vectors_ = vectors;
     const auto sample = static_cast<std::uint32_t>(dropout.sample[sequence]);
     const std::uint64_t head_product = std::uint64_t{kMultiplier1} * head;
     const std::uint64_t sample_product = std::uint64_t{kMultiplier0} * sample;
@@ -84,12 +86,12 @@ class TileDropout {
   }
 
   /// bits[j * kTileVectors + v] = the decisions for key first_key + j and vector v, for j below keys.
-  [[gnu::always_inline]] void draw(std::int64_t first_key, std::int64_t keys, LaneBits* bits) const {
+  [[gnu::noinline]] void draw(std::int64_t first_key, std::int64_t keys, LaneBits* bits) const noexcept {
     for (std::int64_t group = first_key / 32; 32 * group < first_key + keys; ++group) {
-      for (std::uint32_t column = 0; column < 4; ++column) {
+      for (std::int64_t column = 0; column < 4; ++column) {
         const std::int64_t key = 32 * group + 2 * column - first_key;
         if (key >= keys) break;
-        const BlockPart block = block_part(static_cast<std::uint32_t>(4 * group) + column);
+        const BlockPart block = block_part(static_cast<std::uint32_t>(4 * group + column));
         for (std::int64_t v = 0; v < vectors_; ++v) draw_vector(block, v, key, keys, bits + v);
       }
     }
@@ -141,7 +143,7 @@ class TileDropout {
       }
     }
 #pragma GCC unroll 4
-    for (int w = 0; w < 4; ++w) {
+    for (std::int64_t w = 0; w < 4; ++w) {
       const std::int64_t j = key + 8 * w;
       if (j >= keys) break;
       const KeptPair kept = kept_pair(x[w], threshold_);
@@ -152,10 +154,10 @@ class TileDropout {
 
   QueryPart query_[kTileVectors * kCallVectors<T>];
   RandomKey key_;
-  std::uint32_t threshold_;
-  std::uint32_t head_low_;
-  std::uint32_t sample_high_;
-  std::int64_t vectors_;
+  std::uint32_t threshold_ = 0;
+  std::uint32_t head_low_ = 0;
+  std::uint32_t sample_high_ = 0;
+  std::int64_t vectors_ = 0;
 };
 
 }  // namespace

@@ -30,9 +30,9 @@ struct Product {
 
 /// Rows of a block with so many vectors a row (from 1): as many accumulators as leave registers for the operands, 0 where such
 /// blocks don't pay.
-constexpr int max_block_rows(int vectors) {
-  constexpr int kMany[] = {16, 13, 8, 6};
-  constexpr int kFew[] = {12, 6, 0, 0};
+constexpr std::uint32_t max_block_rows(int vectors) {
+  constexpr std::uint32_t kMany[] = {16, 13, 8, 6};
+  constexpr std::uint32_t kFew[] = {12, 6, 0, 0};
   return kManyRegisters ? kMany[vectors - 1] : kFew[vectors - 1];
 }
 inline constexpr int kMaxBlockVectors = kManyRegisters ? 4 : 2;
@@ -56,7 +56,10 @@ template <class T, LeftFactor kLeft, int kRows, int kVectors, bool kPartial>
   const std::int64_t b_step = p.b_step;
   const T* group[kGroups];
 #pragma GCC unroll 4
-  for (int g = 0; g < kGroups; ++g) group[g] = p.a + (kLeft == LeftFactor::by_rows ? (row + 4 * g) * a_step : row + 4 * g);
+  for (std::int64_t g = 0; g < kGroups; ++g) {
+    const std::int64_t first = row + 4 * g;
+    group[g] = p.a + (kLeft == LeftFactor::by_rows ? first * a_step : first);
+  }
   for (std::int64_t k = p.depth; k > 0; --k) {
     Vector<T> right[kVectors];
 #pragma GCC unroll 4
@@ -110,27 +113,30 @@ constexpr BlockTable<T> block_table(std::index_sequence<kRow...> /*rows*/) {
 
 template <class T, LeftFactor kLeft, int kVectors, bool kPartial>
 [[gnu::noinline]] void product_column(const Product<T>& p, std::int64_t column) noexcept {
-  constexpr int kMaxRows = max_block_rows(kVectors);
-  static constexpr BlockTable<T> kBlocks =
-      block_table<T, kLeft, kVectors, kPartial>(std::make_index_sequence<static_cast<std::size_t>(kMaxRows)>{});
-  const std::int64_t blocks = (p.rows + kMaxRows - 1) / kMaxRows;
+  constexpr std::uint32_t kMaxRows = max_block_rows(kVectors);
+  static constexpr BlockTable<T> kBlocks = block_table<T, kLeft, kVectors, kPartial>(std::make_index_sequence<kMaxRows>{});
+  const auto rows = static_cast<std::uint32_t>(p.rows);
+  const std::uint32_t blocks = (rows + kMaxRows - 1) / kMaxRows;
+  const std::uint32_t least = blocks <= 1 ? rows : rows / blocks;
+  const std::uint32_t larger = rows - blocks * least;  // blocks of one row more come first
   std::int64_t row = 0;
-  for (std::int64_t i = 0; i < blocks; ++i) {
-    const std::int64_t rows = (p.rows - row + blocks - i - 1) / (blocks - i);
-    kBlocks.rows[rows - 1](p, row, column);
-    row += rows;
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    const std::uint32_t count = i < larger ? least + 1 : least;
+    kBlocks.rows[count - 1](p, row, column);
+    row += count;
   }
 }
 
 /// Cuts the result's columns into blocks of vectors of nearly equal width, each of these into blocks of rows.
 template <class T, LeftFactor kLeft>
 [[gnu::noinline]] void evaluate(const Product<T>& p) noexcept {
-  const std::int64_t vectors = p.columns / kLanes<T>;
-  const std::int64_t blocks = (vectors + kMaxBlockVectors - 1) / kMaxBlockVectors;
-  std::int64_t done = 0;
-  for (std::int64_t i = 0; i < blocks; ++i) {
-    const std::int64_t width = (vectors - done + blocks - i - 1) / (blocks - i);
-    const std::int64_t column = done * kLanes<T>;
+  const auto vectors = static_cast<std::uint32_t>(p.columns / kLanes<T>);
+  const std::uint32_t blocks = (vectors + kMaxBlockVectors - 1) / kMaxBlockVectors;
+  const std::uint32_t least = blocks <= 1 ? vectors : vectors / blocks;
+  const std::uint32_t larger = vectors - blocks * least;  // blocks of one vector more come first
+  std::int64_t column = 0;
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    const std::uint32_t width = i < larger ? least + 1 : least;
     if (width == 1) {
       product_column<T, kLeft, 1, false>(p, column);
     } else if (width == 2) {
@@ -142,9 +148,9 @@ template <class T, LeftFactor kLeft>
         product_column<T, kLeft, 4, false>(p, column);
       }
     }
-    done += width;
+    column += width * kLanes<T>;
   }
-  if (p.columns > vectors * kLanes<T>) product_column<T, kLeft, 1, true>(p, vectors * kLanes<T>);
+  if (column < p.columns) product_column<T, kLeft, 1, true>(p, column);
 }
 
 }  // namespace

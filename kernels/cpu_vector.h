@@ -1,6 +1,6 @@
 #pragma once
 // Vectors as wide as the instruction set's registers: loads and stores of whole vectors and of a row's tail, bits that choose
-// lanes, transposition, and the elementary functions that softmax asks for. Internal to the CPU kernels: every instruction set
+// lanes, transposition, sums across lanes, and the elementary functions that softmax asks for. Internal to the CPU kernels: every instruction set
 // has its own copy, with internal linkage (cpu_dispatch.h).
 #include <immintrin.h>
 
@@ -35,8 +35,8 @@ struct VectorTypes<double> {
 
 template <class T>
 struct VectorOf {
-  typedef T Type __attribute__((vector_size(kVectorBytes)));
-  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  using Type [[gnu::vector_size(kVectorBytes)]] = T;
+  using Unaligned [[gnu::vector_size(kVectorBytes), gnu::aligned(alignof(T))]] = T;
 };
 
 /// A register of T; arithmetic and comparisons are lane by lane.
@@ -135,29 +135,94 @@ using LaneBits = std::uint16_t;
 #endif
 
 /// The larger of each pair of lanes; b where either is not a number.
+#ifdef __AVX512F__
+[[gnu::always_inline]] inline Vector<float> maximum(Vector<float> a, Vector<float> b) {
+  return _mm512_maskz_max_ps(0xFFFF, a, b);
+}
+[[gnu::always_inline]] inline Vector<double> maximum(Vector<double> a, Vector<double> b) {
+  return _mm512_maskz_max_pd(0xFF, a, b);
+}
+#else
+[[gnu::always_inline]] inline Vector<float> maximum(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
+[[gnu::always_inline]] inline Vector<double> maximum(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
+#endif
+
+/// Elements in 16 bytes, a quarter of the widest register and the unit within which shuffles are cheapest.
 template <class T>
-[[gnu::always_inline]] inline Vector<T> maximum(Vector<T> a, Vector<T> b) {
-  return a > b ? a : b;
+inline constexpr int kQuarter = 16 / static_cast<int>(sizeof(T));
+
+/// The quarters at the given addresses, side by side.
+#ifdef __AVX512F__
+[[gnu::always_inline]] inline Vector<float> load_quarters(const float* const (&at)[4]) {
+  const __m512 first = _mm512_castps128_ps512(_mm_loadu_ps(at[0]));
+  const __m512 second = _mm512_maskz_insertf32x4(0xFFFF, first, _mm_loadu_ps(at[1]), 1);
+  const __m512 third = _mm512_maskz_insertf32x4(0xFFFF, second, _mm_loadu_ps(at[2]), 2);
+  return _mm512_maskz_insertf32x4(0xFFFF, third, _mm_loadu_ps(at[3]), 3);
+}
+[[gnu::always_inline]] inline Vector<double> load_quarters(const double* const (&at)[4]) {
+  const __m512d first = _mm512_castpd128_pd512(_mm_loadu_pd(at[0]));
+  const __m512d second = _mm512_maskz_insertf64x2(0xFF, first, _mm_loadu_pd(at[1]), 1);
+  const __m512d third = _mm512_maskz_insertf64x2(0xFF, second, _mm_loadu_pd(at[2]), 2);
+  return _mm512_maskz_insertf64x2(0xFF, third, _mm_loadu_pd(at[3]), 3);
+}
+#else
+[[gnu::always_inline]] inline Vector<float> load_quarters(const float* const (&at)[2]) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at[0])), _mm_loadu_ps(at[1]), 1);
+}
+[[gnu::always_inline]] inline Vector<double> load_quarters(const double* const (&at)[2]) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(at[0])), _mm_loadu_pd(at[1]), 1);
+}
+#endif
+
+enum class Half : std::uint8_t { low, high };
+
+template <class T, Half kHalf, std::size_t... kLane>
+[[gnu::always_inline]] inline Vector<T> interleave(Vector<T> a, Vector<T> b, std::index_sequence<kLane...> /*lanes*/) {
+  constexpr std::size_t kStart = kHalf == Half::low ? 0 : kQuarter<T> / 2;
+  return __builtin_shufflevector(
+      a, b, (kLane / kQuarter<T> * kQuarter<T> + kLane % kQuarter<T> / 2 + kStart + (kLane % 2 == 0 ? 0 : sizeof...(kLane)))...);
+}
+/// a0 b0 a1 b1 ... from one half of each quarter.
+template <class T, Half kHalf>
+[[gnu::always_inline]] inline Vector<T> interleave(Vector<T> a, Vector<T> b) {
+  return interleave<T, kHalf>(a, b, std::make_index_sequence<kLanes<T>>{});
 }
 
-template <int kHalf, class V, std::size_t... kLane>
-[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::index_sequence<kLane...> /*lanes*/) {
+/// Transposes each quarter of the rows, as a matrix of its own.
+[[gnu::always_inline]] inline void transpose_quarters(Vector<double> (&rows)[2]) {
+  const Vector<double> low = interleave<double, Half::low>(rows[0], rows[1]);
+  rows[1] = interleave<double, Half::high>(rows[0], rows[1]);
+  rows[0] = low;
+}
+[[gnu::always_inline]] inline void transpose_quarters(Vector<float> (&rows)[4]) {
+  using Pairs = Vector<double>;
+  const auto low01 = reinterpret_cast<Pairs>(interleave<float, Half::low>(rows[0], rows[1]));
+  const auto low23 = reinterpret_cast<Pairs>(interleave<float, Half::low>(rows[2], rows[3]));
+  const auto high01 = reinterpret_cast<Pairs>(interleave<float, Half::high>(rows[0], rows[1]));
+  const auto high23 = reinterpret_cast<Pairs>(interleave<float, Half::high>(rows[2], rows[3]));
+  rows[0] = reinterpret_cast<Vector<float>>(interleave<double, Half::low>(low01, low23));
+  rows[1] = reinterpret_cast<Vector<float>>(interleave<double, Half::high>(low01, low23));
+  rows[2] = reinterpret_cast<Vector<float>>(interleave<double, Half::low>(high01, high23));
+  rows[3] = reinterpret_cast<Vector<float>>(interleave<double, Half::high>(high01, high23));
+}
+
+template <int kBlock, class V, std::size_t... kLane>
+[[gnu::always_inline]] inline V add_blocks(V a, V b, std::index_sequence<kLane...> /*lanes*/) {
   constexpr int kCount = sizeof...(kLane);
-  const V even = __builtin_shufflevector(a, b, ((kLane & kHalf) != 0 ? kLane - kHalf + kCount : kLane)...);
-  const V odd = __builtin_shufflevector(a, b, ((kLane & kHalf) != 0 ? kLane + kCount : kLane + kHalf)...);
-  a = even;
-  b = odd;
+  return __builtin_shufflevector(a, b, ((kLane & kBlock) != 0 ? kLane - kBlock + kCount : kLane)...) +
+         __builtin_shufflevector(a, b, ((kLane & kBlock) != 0 ? kLane + kCount : kLane + kBlock)...);
 }
 
-/// Transposes the square matrix whose rows these are, by swapping ever smaller blocks across the diagonal.
-template <class T, int kHalf = kLanes<T> / 2>
-[[gnu::always_inline]] inline void transpose(Vector<T> (&rows)[kLanes<T>]) {
-  if constexpr (kHalf > 0) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<T>; ++i) {
-      if ((i & kHalf) == 0) swap_blocks<kHalf>(rows[i], rows[i + kHalf], std::make_index_sequence<kLanes<T>>{});
-    }
-    transpose<T, kHalf / 2>(rows);
+/// The sum of each row's lanes, in the lane of the row's number: rows are added pair by pair until one is left.
+template <class T, int kBlock = kLanes<T> / 2>
+[[gnu::always_inline]] inline Vector<T> row_sums(Vector<T> (&rows)[kLanes<T>]) {
+  if constexpr (kBlock == 0) {
+    return rows[0];
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i)
+      rows[i] = add_blocks<kBlock>(rows[i], rows[i + kBlock], std::make_index_sequence<kLanes<T>>{});
+    return row_sums<T, kBlock / 2>(rows);
   }
 }
 
@@ -208,7 +273,7 @@ template <class T>
   constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
   constexpr T kLog2ERest = Layout::kLog2ERest;
   constexpr T kLeast = -static_cast<T>(Layout::kBias) / kLog2E;
-  x = maximum<T>(broadcast(kLeast), x);
+  x = maximum(broadcast(kLeast), x);
   // Adding 1.5 * 2^mantissa rounds to an integer and leaves it in the low bits; with the bias it is an exponent field.
   constexpr T kMagic = Layout::kRounder + static_cast<T>(Layout::kBias);
   const Vector<T> shifted = x * kLog2E + kMagic;
@@ -220,7 +285,7 @@ template <class T>
   return p * reinterpret_cast<Vector<T>>(reinterpret_cast<Vector<BitsOf<T>>>(shifted) << Layout::kMantissaBits);
 }
 
-/// ln x for normal positive x; what is not a number comes through.
+/// ln x for finite, normal, positive x; what is not a number comes through.
 template <class T>
 [[gnu::always_inline]] inline Vector<T> log(Vector<T> x) {
   using Layout = FloatLayout<T>;
@@ -230,16 +295,16 @@ template <class T>
   constexpr auto kRootHalf = static_cast<T>(0.70710678118654752440);
   const auto root_bits = __builtin_bit_cast(BitsOf<T>, kRootHalf);
   const Bits above = reinterpret_cast<Bits>(x) - root_bits;
-  const SignedBits n = reinterpret_cast<SignedBits>(above) >> Layout::kMantissaBits;
-  const Vector<T> m = reinterpret_cast<Vector<T>>((above & ((BitsOf<T>{1} << Layout::kMantissaBits) - 1)) + root_bits);
+  const auto n = reinterpret_cast<SignedBits>(above) >> Layout::kMantissaBits;
+  const auto m = reinterpret_cast<Vector<T>>((above & ((BitsOf<T>{1} << Layout::kMantissaBits) - 1)) + root_bits);
   const Vector<T> s = (m - T{1}) / (m + T{1});
   const Vector<T> s2 = s * s;
   Vector<T> series = broadcast(T{1} / (2 * Layout::kLogTerms + 1));
 #pragma GCC unroll 16
   for (int i = Layout::kLogTerms - 1; i > 0; --i) series = series * s2 + T{1} / static_cast<T>(2 * i + 1);
-  const Vector<T> fraction = T{2} * (s + s * s2 * series);
-  const Vector<T> log_x = __builtin_convertvector(n, Vector<T>) * static_cast<T>(0.69314718055994530942) + fraction;
-  return x == x ? log_x : x;
+  // x times 0 carries over what is not a number, which its bits alone would hide.
+  const Vector<T> fraction = T{2} * (s + s * s2 * series) + x * T{0};
+  return __builtin_convertvector(n, Vector<T>) * static_cast<T>(0.69314718055994530942) + fraction;
 }
 
 }  // namespace
