@@ -4,6 +4,7 @@
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_math.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -51,18 +52,19 @@ template <Activation kActivation, class T>
 
 template <Activation kActivation, class T>
 void forward(CpuStream stream, const ActivationForward<T>& a) {
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (a.tokens * a.channels >= kParallelElements)
-  for (std::int64_t t = 0; t < a.tokens; ++t) {
-    T* const y = a.y + t * a.channels;
-    const T* const x = a.x + t * a.channels;
-    if (a.bias != nullptr) {  // NOLINT(bugprone-branch-clone): it does not look into loops under a pragma
+  share_ranges(threads_for(stream, a.tokens * a.channels), a.tokens, [&](Range range) {
+    for (std::int64_t t = range.first; t < range.end; ++t) {
+      T* const y = a.y + t * a.channels;
+      const T* const x = a.x + t * a.channels;
+      if (a.bias != nullptr) {  // NOLINT(bugprone-branch-clone): it does not look into loops under a pragma
 #pragma omp simd
-      for (std::int64_t f = 0; f < a.channels; ++f) y[f] = value<kActivation>(x[f] + a.bias[f]);
-    } else {
+        for (std::int64_t f = 0; f < a.channels; ++f) y[f] = value<kActivation>(x[f] + a.bias[f]);
+      } else {
 #pragma omp simd
-      for (std::int64_t f = 0; f < a.channels; ++f) y[f] = value<kActivation>(x[f]);
+        for (std::int64_t f = 0; f < a.channels; ++f) y[f] = value<kActivation>(x[f]);
+      }
     }
-  }
+  });
 }
 
 /// d_x of a row, and the row added to its part's sum over rows where `d_bias` is not null.
@@ -92,21 +94,18 @@ void backward(CpuStream stream, const ActivationBackward<T>& a) {
   const bool sums_bias = a.d_bias != nullptr && a.use_bias != Use::skip;
   const std::int64_t parts = activation_backward_parts(a.tokens);
   T* const sums = reinterpret_cast<T*>(a.workspace);
-#pragma omp parallel num_threads(stream.threads) if (a.tokens * a.channels >= kParallelElements)
-  {
-#pragma omp for schedule(static)
-    for (std::int64_t p = 0; p < parts; ++p) {
+  const int threads = threads_for(stream, a.tokens * a.channels);
+  share_ranges(threads, parts, [&](Range range) {
+    for (std::int64_t p = range.first; p < range.end; ++p) {
       T* const d_bias = sums_bias ? sums + p * a.channels : nullptr;
       if (sums_bias) clear(d_bias, a.channels);
       const Range rows = part_rows(a.tokens, parts, p);
       for (std::int64_t t = rows.first; t < rows.end; ++t) backward_row<kActivation>(a, t, d_bias);
     }
-    if (sums_bias) {
-#pragma omp for schedule(static)
-      for (std::int64_t f = 0; f < a.channels; f += kTile) {
-        sum_parts(a.use_bias, a.d_bias, sums, parts, a.channels, f, tile_columns(a.channels, f));
-      }
-    }
+  });
+  if (sums_bias) {
+    share_tiles(threads, a.channels,
+                [&](std::int64_t f, std::int64_t count) { sum_parts(a.use_bias, a.d_bias, sums, parts, a.channels, f, count); });
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_math.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -119,9 +120,8 @@ void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
     terms.weight_total = 0.0;
     for (std::int64_t c = 0; c < args.classes; ++c) terms.weight_total += static_cast<double>(args.class_weights[c]);
   }
-  const bool parallel = stream.threads > 1 && args.rows * args.stride > kSerialLogits;
-#pragma omp parallel for num_threads(stream.threads) schedule(static, kDealtRows) if (parallel)
-  for (std::int64_t r = 0; r < args.rows; ++r) {
+  const int threads = args.rows * args.stride > kSerialLogits ? stream.threads : 1;
+  share_dealt(threads, args.rows, kDealtRows, [&](std::int64_t r) {
     T* x = args.logits + r * args.stride;
     const std::int64_t next_row = r % kDealtRows < kDealtRows - 1 ? r + 1 : r + 1 + (stream.threads - 1) * kDealtRows;
     const T* next = next_row < args.rows ? args.logits + next_row * args.stride : x;
@@ -132,7 +132,7 @@ void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
     if constexpr (kGradient == LogitsGradient::in_place) {
       for (std::int64_t c = ignored ? 0 : args.classes; c < args.stride; ++c) x[c] = T{0};
     }
-  }
+  });
 }
 
 template <LogitsGradient kGradient, class T>

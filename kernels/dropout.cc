@@ -4,6 +4,7 @@
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_philox.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -12,23 +13,24 @@ namespace {
 template <class T>
 void drop(CpuStream stream, Use use, T* to, const T* from, const Dropout& dropout, std::int64_t tokens, std::int64_t channels) {
   if (use == Use::skip) return;
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (tokens * channels >= kParallelElements)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    T* const y = to + t * channels;
-    const T* const x = from + t * channels;
-    if (dropout.threshold == 0) {
-      put(use, y, x, channels);
-      continue;
-    }
-    alignas(64) T dropped[kTile];
-    for (std::int64_t c = 0; c < channels; c += kTile) {
-      const std::int64_t count = tile_columns(channels, c);
-      dropout_multipliers(dropout, t, c, dropped);
+  share_ranges(threads_for(stream, tokens * channels), tokens, [&](Range range) {
+    for (std::int64_t t = range.first; t < range.end; ++t) {
+      T* const y = to + t * channels;
+      const T* const x = from + t * channels;
+      if (dropout.threshold == 0) {
+        put(use, y, x, channels);
+        continue;
+      }
+      alignas(64) T dropped[kTile];
+      for (std::int64_t c = 0; c < channels; c += kTile) {
+        const std::int64_t count = tile_columns(channels, c);
+        dropout_multipliers(dropout, t, c, dropped);
 #pragma omp simd
-      for (std::int64_t i = 0; i < count; ++i) dropped[i] *= x[c + i];
-      put(use, y + c, dropped, count);
+        for (std::int64_t i = 0; i < count; ++i) dropped[i] *= x[c + i];
+        put(use, y + c, dropped, count);
+      }
     }
-  }
+  });
 }
 
 template <class T>

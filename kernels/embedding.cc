@@ -4,6 +4,7 @@
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_math.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -42,16 +43,17 @@ void normalise_row(const EmbeddingForward<T>& args, std::int64_t t, const T* z, 
 template <class T>
 void compute(CpuStream stream, const EmbeddingForward<T>& args) {
   const std::int64_t channels = args.channels;
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (args.tokens * channels >= kParallelElements)
-  for (std::int64_t t = 0; t < args.tokens; ++t) {
-    T* const y = args.y + t * channels;
-    T* const z = args.gamma == nullptr ? y : args.z + t * channels;
-    put(Use::write, z, args.words + args.token[t] * channels, channels);
-    if (args.positions != nullptr) put(Use::add, z, args.positions + args.position[t] * channels, channels);
-    if (args.types != nullptr) put(Use::add, z, args.types + args.type[t] * channels, channels);
-    if (args.gamma != nullptr) normalise_row(args, t, z, y);
-    drop_row(y, args.dropout, t, channels);
-  }
+  share_ranges(threads_for(stream, args.tokens * channels), args.tokens, [&](Range range) {
+    for (std::int64_t t = range.first; t < range.end; ++t) {
+      T* const y = args.y + t * channels;
+      T* const z = args.gamma == nullptr ? y : args.z + t * channels;
+      put(Use::write, z, args.words + args.token[t] * channels, channels);
+      if (args.positions != nullptr) put(Use::add, z, args.positions + args.position[t] * channels, channels);
+      if (args.types != nullptr) put(Use::add, z, args.types + args.type[t] * channels, channels);
+      if (args.gamma != nullptr) normalise_row(args, t, z, y);
+      drop_row(y, args.dropout, t, channels);
+    }
+  });
 }
 
 /// Token t through LayerNorm, in place: d is the gradient after dropout on entry, d_z on return. d_gamma and d_beta are sums of
@@ -87,10 +89,9 @@ void compute(CpuStream stream, const EmbeddingNormBackward<T>& args) {
   const std::int64_t parts = layernorm_backward_parts(args.tokens);
   const std::int64_t stride = 2 * channels;  // a part's d_gamma, then its d_beta
   T* const sums = reinterpret_cast<T*>(args.workspace);
-#pragma omp parallel num_threads(stream.threads) if (args.tokens * channels >= kParallelElements)
-  {
-#pragma omp for schedule(static)
-    for (std::int64_t part = 0; part < parts; ++part) {
+  const int threads = threads_for(stream, args.tokens * channels);
+  share_ranges(threads, parts, [&](Range range) {
+    for (std::int64_t part = range.first; part < range.end; ++part) {
       T* const d_gamma = sums + part * stride;
       if (args.gamma != nullptr) clear(d_gamma, stride);
       const Range rows = part_rows(args.tokens, parts, part);
@@ -102,13 +103,11 @@ void compute(CpuStream stream, const EmbeddingNormBackward<T>& args) {
         if (args.gamma != nullptr) norm_backward_row(args, t, d, d_gamma, d_gamma + channels);
       }
     }
-#pragma omp for schedule(static)
-    for (std::int64_t c = 0; c < (args.gamma == nullptr ? 0 : channels); c += kTile) {
-      const std::int64_t count = tile_columns(channels, c);
-      sum_parts(args.use_gamma, args.d_gamma, sums, parts, stride, c, count);
-      sum_parts(args.use_beta, args.d_beta, sums + channels, parts, stride, c, count);
-    }
-  }
+  });
+  share_tiles(threads, (args.gamma == nullptr ? 0 : channels), [&](std::int64_t c, std::int64_t count) {
+    sum_parts(args.use_gamma, args.d_gamma, sums, parts, stride, c, count);
+    sum_parts(args.use_beta, args.d_beta, sums + channels, parts, stride, c, count);
+  });
 }
 
 /// sum[:] = sum over i in [begin, end) of d_z[order[i], :], in order.
@@ -173,26 +172,20 @@ void compute(CpuStream stream, const EmbeddingBackward<T>& args) {
   const std::int64_t types = args.use_types == Use::skip ? 0 : args.types;
   T* const split_sums = reinterpret_cast<T*>(args.workspace);         // [splits, C]
   T* const type_sums = split_sums + args.segments.splits * channels;  // [parts, types, C]
-#pragma omp parallel num_threads(stream.threads) if ((args.tokens + zeroed_rows) * channels >= kParallelElements)
-  {
-#pragma omp for schedule(static) nowait
-    for (std::int64_t row = 0; row < zeroed_rows; ++row) clear(args.d_words + row * channels, channels);
-#pragma omp for schedule(static, 8) nowait  // the long splits, of frequent words, are neighbours
-    for (std::int64_t split = 0; split < splits; ++split) sum_split(split_sums + split * channels, args, split);
-#pragma omp for schedule(static) nowait
-    for (std::int64_t part = 0; part < (types > 0 ? parts : 0); ++part) {
-      sum_types(type_sums + part * types * channels, args, part_rows(args.tokens, parts, part));
-    }
-#pragma omp for schedule(static)
-    for (std::int64_t p = 0; p < positions; ++p) sum_position(args, p);
-      // All threads have met: the table is zero, the splits and the parts are summed.
-#pragma omp for schedule(static) nowait
-    for (std::int64_t segment = 0; segment < segments; ++segment) add_segment(args, split_sums, segment);
-#pragma omp for schedule(static)
-    for (std::int64_t c = 0; c < types * channels; c += kTile) {
-      sum_parts(args.use_types, args.d_types, type_sums, parts, types * channels, c, tile_columns(types * channels, c));
-    }
-  }
+  const int threads = threads_for(stream, (args.tokens + zeroed_rows) * channels);
+  share_ranges(threads, zeroed_rows,
+               [&](Range rows) { clear(args.d_words + rows.first * channels, (rows.end - rows.first) * channels); });
+  // The long splits, of frequent words, are neighbours.
+  share_dealt(threads, splits, 8, [&](std::int64_t split) { sum_split(split_sums + split * channels, args, split); });
+  share_dealt(threads, types > 0 ? parts : 0, 1, [&](std::int64_t part) {
+    sum_types(type_sums + part * types * channels, args, part_rows(args.tokens, parts, part));
+  });
+  share_dealt(threads, positions, 8, [&](std::int64_t position) { sum_position(args, position); });
+  // The table is zero, the splits and the parts are summed.
+  share_dealt(threads, segments, 8, [&](std::int64_t segment) { add_segment(args, split_sums, segment); });
+  share_tiles(threads, types * channels, [&](std::int64_t c, std::int64_t count) {
+    sum_parts(args.use_types, args.d_types, type_sums, parts, types * channels, c, count);
+  });
 }
 
 }  // namespace

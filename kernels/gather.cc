@@ -3,28 +3,32 @@
 
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
 
 template <class T>
 void compute(CpuStream stream, const GatherForward<T>& a) {
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (a.rows * a.channels >= kParallelElements)
-  for (std::int64_t r = 0; r < a.rows; ++r) put(Use::write, a.y + r * a.channels, a.x + a.row_token[r] * a.channels, a.channels);
+  share_ranges(threads_for(stream, a.rows * a.channels), a.rows, [&](Range range) {
+    for (std::int64_t r = range.first; r < range.end; ++r)
+      put(Use::write, a.y + r * a.channels, a.x + a.row_token[r] * a.channels, a.channels);
+  });
 }
 
 template <class T>
 void compute(CpuStream stream, const GatherBackward<T>& a) {
   if (a.use == Use::skip) return;
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (a.tokens * a.channels >= kParallelElements)
-  for (std::int64_t t = 0; t < a.tokens; ++t) {
-    const std::int64_t r = a.token_row[t];
-    if (r >= 0) {
-      put(a.use, a.d_x + t * a.channels, a.d_y + r * a.channels, a.channels);
-    } else if (a.use == Use::write) {
-      clear(a.d_x + t * a.channels, a.channels);
+  share_ranges(threads_for(stream, a.tokens * a.channels), a.tokens, [&](Range range) {
+    for (std::int64_t t = range.first; t < range.end; ++t) {
+      const std::int64_t r = a.token_row[t];
+      if (r >= 0) {
+        put(a.use, a.d_x + t * a.channels, a.d_y + r * a.channels, a.channels);
+      } else if (a.use == Use::write) {
+        clear(a.d_x + t * a.channels, a.channels);
+      }
     }
-  }
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "lathe/kernels/cpu_math.h"
 #include "lathe/kernels/cpu_philox.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 #include "lathe/kernels/cpu_vector.h"
 
 namespace lathe::LATHE_CPU_TARGET {
@@ -78,12 +79,13 @@ template <class T>
 
 template <class T>
 void compute(CpuStream stream, const LayerNormForward<T>& a) {
-#pragma omp parallel num_threads(stream.threads) if (a.tokens * a.channels >= kParallelElements)
-  {
+  const int threads = threads_for(stream, a.tokens * a.channels);
+  share_ranges(threads, a.tokens, [&](Range range) {
     Multipliers<T> multipliers(a.dropout);
-#pragma omp for schedule(static)
-    for (std::int64_t t = 0; t < a.tokens; ++t) forward_row(a, t, multipliers);
-  }
+    for (std::int64_t t = range.first; t < range.end; ++t) {
+      forward_row(a, t, multipliers);
+    }
+  });
 }
 
 /// A part's sums over its rows, in the workspace.
@@ -137,11 +139,10 @@ void compute(CpuStream stream, const LayerNormBackward<T>& a) {
   const std::int64_t parts = layernorm_backward_parts(a.tokens);
   const std::int64_t stride = 3 * a.channels;
   T* const sums = reinterpret_cast<T*>(a.workspace);
-#pragma omp parallel num_threads(stream.threads) if (a.tokens * a.channels >= kParallelElements)
-  {
+  const int threads = threads_for(stream, a.tokens * a.channels);
+  share_ranges(threads, parts, [&](Range range) {
     Multipliers<T> multipliers(a.dropout);
-#pragma omp for schedule(static)
-    for (std::int64_t p = 0; p < parts; ++p) {
+    for (std::int64_t p = range.first; p < range.end; ++p) {
       T* const first = sums + p * stride;
       clear(first, stride);
       const Range rows = part_rows(a.tokens, parts, p);
@@ -149,14 +150,12 @@ void compute(CpuStream stream, const LayerNormBackward<T>& a) {
         backward_row(a, t, PartSums<T>{first, first + a.channels, first + 2 * a.channels}, multipliers);
       }
     }
-#pragma omp for schedule(static)
-    for (std::int64_t c = 0; c < a.channels; c += kTile) {
-      const std::int64_t count = tile_columns(a.channels, c);
-      sum_parts(a.use_gamma, a.d_gamma, sums, parts, stride, c, count);
-      sum_parts(a.use_beta, a.d_beta, sums + a.channels, parts, stride, c, count);
-      sum_parts(a.use_bias, a.d_bias, sums + 2 * a.channels, parts, stride, c, count);
-    }
-  }
+  });
+  share_tiles(threads, a.channels, [&](std::int64_t c, std::int64_t count) {
+    sum_parts(a.use_gamma, a.d_gamma, sums, parts, stride, c, count);
+    sum_parts(a.use_beta, a.d_beta, sums + a.channels, parts, stride, c, count);
+    sum_parts(a.use_bias, a.d_bias, sums + 2 * a.channels, parts, stride, c, count);
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "lathe/kernels/cpu_dispatch.h"
+#include "lathe/kernels/cpu_threads.h"
 #include "lathe/kernels/matmul_backend.h"
 
 namespace lathe::LATHE_CPU_TARGET {
@@ -72,8 +73,7 @@ void matmul_panel(const EigenMatmul<T>& args, std::int64_t panel) {
 template <class Arguments>
 void run(CpuStream, const Arguments& args) {
   const std::int64_t count = args.panels.count_m * args.panels.count_n;
-#pragma omp parallel for num_threads(static_cast <int>(count)) schedule(static) if (count > 1)
-  for (std::int64_t panel = 0; panel < count; ++panel) matmul_panel(args, panel);
+  share_dealt(static_cast<int>(count), count, 1, [&](std::int64_t panel) { matmul_panel(args, panel); });
 }
 template void run(CpuStream, const EigenMatmul<float>&);
 template void run(CpuStream, const EigenMatmul<double>&);

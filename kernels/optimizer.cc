@@ -3,6 +3,7 @@
 
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_math.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -11,23 +12,24 @@ namespace {
 constexpr std::int64_t kSerialBlocks = 64;
 
 /// Partial sums of a block: enough to hide the latency of additions with vectors of any width.
-constexpr std::int64_t kLanes = 64;
+constexpr std::int64_t kNormLanes = 64;
 
 template <class T>
 void compute(CpuStream stream, const SquaredNorms<T>& args) {
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (args.blocks > kSerialBlocks && stream.threads > 1)
-  for (std::int64_t block = 0; block < args.blocks; ++block) {
-    const T* __restrict g = args.gradients + block * kArenaBlock;
-    T lanes[kLanes] = {};
-    for (std::int64_t i = 0; i < kArenaBlock; i += kLanes) {
+  share_ranges(args.blocks > kSerialBlocks ? stream.threads : 1, args.blocks, [&](Range range) {
+    for (std::int64_t block = range.first; block < range.end; ++block) {
+      const T* __restrict g = args.gradients + block * kArenaBlock;
+      T lanes[kNormLanes] = {};
+      for (std::int64_t i = 0; i < kArenaBlock; i += kNormLanes) {
 #pragma omp simd
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += g[i + lane] * g[i + lane];
+        for (std::int64_t lane = 0; lane < kNormLanes; ++lane) lanes[lane] += g[i + lane] * g[i + lane];
+      }
+      for (std::int64_t width = kNormLanes / 2; width > 0; width /= 2) {
+        for (std::int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+      }
+      args.block_sums[block] = lanes[0];
     }
-    for (std::int64_t width = kLanes / 2; width > 0; width /= 2) {
-      for (std::int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-    }
-    args.block_sums[block] = lanes[0];
-  }
+  });
 }
 
 template <class T>
@@ -86,15 +88,16 @@ void compute(CpuStream stream, const AdamW<T>& args) {
                            .rest2 = static_cast<T>(1.0 - args.beta2),
                            .epsilon = static_cast<T>(args.epsilon),
                            .correction2 = static_cast<T>(correction2)};
-#pragma omp parallel for num_threads(stream.threads) schedule(static) if (args.blocks > kSerialBlocks && stream.threads > 1)
-  for (std::int64_t block = 0; block < args.blocks; ++block) {
-    const AdamWGroup& group = args.groups[args.table[block].group];
-    const double rate = static_cast<double>(step.learning_rate) * static_cast<double>(group.learning_rate_factor);
-    const double keep = 1.0 - rate * static_cast<double>(group.weight_decay);
-    const std::int64_t first = block * kArenaBlock;
-    adamw_block(args.weights + first, args.m + first, args.v + first, args.gradients + first, moments, static_cast<T>(keep),
-                static_cast<T>(rate * correction1));
-  }
+  share_ranges(args.blocks > kSerialBlocks ? stream.threads : 1, args.blocks, [&](Range range) {
+    for (std::int64_t block = range.first; block < range.end; ++block) {
+      const AdamWGroup& group = args.groups[args.table[block].group];
+      const double rate = static_cast<double>(step.learning_rate) * static_cast<double>(group.learning_rate_factor);
+      const double keep = 1.0 - rate * static_cast<double>(group.weight_decay);
+      const std::int64_t first = block * kArenaBlock;
+      adamw_block(args.weights + first, args.m + first, args.v + first, args.gradients + first, moments, static_cast<T>(keep),
+                  static_cast<T>(rate * correction1));
+    }
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "lathe/kernels/cpu_dispatch.h"
 #include "lathe/kernels/cpu_rows.h"
+#include "lathe/kernels/cpu_threads.h"
 
 namespace lathe::LATHE_CPU_TARGET {
 namespace {
@@ -12,20 +13,17 @@ void compute(CpuStream stream, const ColumnSum<T>& a) {
   if (a.use == Use::skip) return;
   const std::int64_t parts = column_sum_parts(a.tokens);
   T* const sums = reinterpret_cast<T*>(a.workspace);
-#pragma omp parallel num_threads(stream.threads) if (a.tokens * a.channels >= kParallelElements)
-  {
-#pragma omp for schedule(static)
-    for (std::int64_t p = 0; p < parts; ++p) {
+  const int threads = threads_for(stream, a.tokens * a.channels);
+  share_ranges(threads, parts, [&](Range range) {
+    for (std::int64_t p = range.first; p < range.end; ++p) {
       T* const sum = sums + p * a.channels;
       clear(sum, a.channels);
       const Range rows = part_rows(a.tokens, parts, p);
       for (std::int64_t t = rows.first; t < rows.end; ++t) put(Use::add, sum, a.x + t * a.channels, a.channels);
     }
-#pragma omp for schedule(static)
-    for (std::int64_t c = 0; c < a.channels; c += kTile) {
-      sum_parts(a.use, a.y, sums, parts, a.channels, c, tile_columns(a.channels, c));
-    }
-  }
+  });
+  share_tiles(threads, a.channels,
+              [&](std::int64_t c, std::int64_t count) { sum_parts(a.use, a.y, sums, parts, a.channels, c, count); });
 }
 
 template <class T>
@@ -37,8 +35,9 @@ void compute(CpuStream /*stream*/, const Sum<T>& a) {
 
 template <class T>
 void compute(CpuStream stream, const Add<T>& a) {
-#pragma omp parallel for simd num_threads(stream.threads) schedule(static) if (a.count >= kParallelElements)
-  for (std::int64_t i = 0; i < a.count; ++i) a.y[i] = a.a[i] + a.b[i];
+  share_ranges(threads_for(stream, a.count), a.count, [&](Range range) {
+    for (std::int64_t i = range.first; i < range.end; ++i) a.y[i] = a.a[i] + a.b[i];
+  });
 }
 
 }  // namespace

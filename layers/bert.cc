@@ -89,6 +89,11 @@ Tensor SelfAttention::forward(Tape& tape, const Tensor& x, const Batch& batch, R
                     {.site = attention_site(attention_.layer), .probability = dropout_});
 }
 
+void SelfAttention::prepare(std::int64_t tokens, std::int64_t rows) const {
+  prepare_linear(qkv_.weight->value, tokens);
+  prepare_linear(output_.weight->value, rows);
+}
+
 FeedForward::FeedForward(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer)
     : up_(add_linear(parameters, prefix + ".intermediate.dense", settings.feed_forward, settings.hidden_size)),
       down_(add_linear(parameters, prefix + ".output.dense", settings.hidden_size, settings.feed_forward)),
@@ -103,6 +108,11 @@ Tensor FeedForward::forward(Tape& tape, const Tensor& x, const Batch& batch, Row
   const Tensor projected = linear(tape, inner, down_.weight->value, Tensor());
   return layer_norm(tape, projected, down_.bias->value, x, norm_.gamma->value, norm_.beta->value, epsilon_, batch, rows,
                     {.site = feed_forward_site(layer_), .probability = dropout_});
+}
+
+void FeedForward::prepare(std::int64_t rows) const {
+  prepare_linear(up_.weight->value, rows);
+  prepare_linear(down_.weight->value, rows);
 }
 
 Bert::Bert(ParameterSet& parameters, const BertSettings& settings) : settings_(settings), embeddings_(parameters, settings) {
@@ -126,12 +136,24 @@ Tensor Bert::forward(Tape& tape, const Batch& batch, RowKind rows) const {
   return x;
 }
 
+void Bert::prepare(std::int64_t tokens, std::int64_t rows) const {
+  // All layers have the same shapes, but the last one goes on with fewer rows.
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const bool last = i + 1 == layers_.size();
+    if (i > 0 && !last) continue;
+    layers_[i].attention.prepare(tokens, last ? rows : tokens);
+    layers_[i].feed_forward.prepare(last ? rows : tokens);
+  }
+}
+
 Pooler::Pooler(ParameterSet& parameters, const BertSettings& settings)
     : dense_(add_linear(parameters, "pooler.dense", settings.hidden_size, settings.hidden_size)) {}
 
 Tensor Pooler::forward(Tape& tape, const Tensor& rows) const {
   return activate(tape, linear(tape, rows, dense_.weight->value, Tensor()), dense_.bias->value, Activation::tanh);
 }
+
+void Pooler::prepare(std::int64_t rows) const { prepare_linear(dense_.weight->value, rows); }
 
 BertClassifier::BertClassifier(ParameterSet& parameters, const BertSettings& settings, std::int64_t classes,
                                double classifier_dropout)
@@ -145,6 +167,12 @@ Tensor BertClassifier::forward(Tape& tape, const Batch& batch) const {
   const Tensor pooled = pooler_.forward(tape, bert_.forward(tape, batch, RowKind::labelled));
   const Tensor dropped = dropout(tape, pooled, batch, RowKind::labelled, {.site = kClassifierSite, .probability = dropout_});
   return linear(tape, dropped, head_.weight->value, head_.bias->value);
+}
+
+void BertClassifier::prepare(std::int64_t tokens, std::int64_t rows) const {
+  bert_.prepare(tokens, rows);
+  pooler_.prepare(rows);
+  prepare_linear(head_.weight->value, rows);
 }
 
 }  // namespace lathe

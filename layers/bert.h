@@ -56,6 +56,8 @@ class SelfAttention {
   SelfAttention(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer);
   /// With RowKind::labelled, what follows the attention itself is done for the labelled rows alone.
   Tensor forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const;
+  /// Prepares the matrix products for so many tokens of which `rows` go on after the attention.
+  void prepare(std::int64_t tokens, std::int64_t rows) const;
 
  private:
   LinearParameters qkv_;
@@ -71,6 +73,7 @@ class FeedForward {
  public:
   FeedForward(ParameterSet& parameters, const std::string& prefix, const BertSettings& settings, std::uint32_t layer);
   Tensor forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const;
+  void prepare(std::int64_t rows) const;
 
  private:
   LinearParameters up_;
@@ -92,6 +95,8 @@ class Bert {
   /// Hidden states of the last layer: [T, C], or of the labelled rows [R, C]. The labelled rows are the same numbers to rounding at less
   /// work: the last layer's projection and feed-forward are done for them alone.
   Tensor forward(Tape& tape, const Batch& batch, RowKind rows) const;
+  /// Prepares the matrix products of batches of so many tokens, of which `rows` are wanted of the last layer.
+  void prepare(std::int64_t tokens, std::int64_t rows) const;
 
  private:
   struct Layer {
@@ -108,6 +113,7 @@ class Pooler {
  public:
   Pooler(ParameterSet& parameters, const BertSettings& settings);
   Tensor forward(Tape& tape, const Tensor& rows) const;
+  void prepare(std::int64_t rows) const;
 
  private:
   LinearParameters dense_;
@@ -121,6 +127,8 @@ class BertClassifier {
   std::int64_t classes() const noexcept { return classes_; }
   /// Logits [R, classes].
   Tensor forward(Tape& tape, const Batch& batch) const;
+  /// Prepares the matrix products of batches of so many tokens and labelled rows, so that no step has to.
+  void prepare(std::int64_t tokens, std::int64_t rows) const;
 
  private:
   Bert bert_;

@@ -14,6 +14,9 @@ enum class RowKind : std::uint8_t { tokens, labelled };
 /// y = x weight^T + bias. Shapes: x [T, K], weight [N, K], bias [N] or empty, y [T, N].
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+/// Prepares the products of linear() and of its backward for an x of `rows` rows and this weight, so that the first such call needn't.
+void prepare_linear(const Tensor& weight, std::int64_t rows);
+
 /// y = activation(x + bias), element-wise. Shapes: x, y [T, F]; bias [F] or empty.
 Tensor activate(Tape& tape, const Tensor& x, const Tensor& bias, Activation activation);
 

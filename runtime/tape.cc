@@ -42,8 +42,13 @@ const Tensor& Backward::d_input(std::size_t i) const { return entry_.inputs[i].g
 const Tensor& Backward::d_output(std::size_t i) const { return entry_.outputs[i].gradient; }
 Device& Backward::device() const { return *entry_.device; }
 
+namespace {
+/// Blocks up to this size are kept when the record is dropped, so that the next one of its kind takes none from the system.
+constexpr std::pmr::pool_options kPool{.max_blocks_per_chunk = 4, .largest_required_pool_block = std::size_t{1} << 20U};
+}  // namespace
+
 Tape::Tape(DeviceRef device, Recording recording)
-    : device_(std::move(device)), recording_(recording), arena_(&pool_), entries_(&pool_), nodes_(&pool_) {}
+    : device_(std::move(device)), recording_(recording), pool_(kPool), arena_(&pool_), entries_(&pool_), nodes_(&pool_) {}
 
 Tape::~Tape() { drop_entries(); }
 

@@ -14,13 +14,12 @@ namespace lathe {
 int evaluate_command(const EvaluateOptions& options) {
   const ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
   const DeviceChoice device = choose_device(options.running);
+  const auto classifier = load_for_inference(options.model, device.device);
+  const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);
-  const auto classifier = Classifier::load(options.model, device.device, labels_of_model(options.model),
-                                           Classifier::Head::required, 0, ArenaUse::inference);
   const std::vector<std::int32_t> labels = classifier->labels().ids_of(data.records);
-  const EncodedTexts encoded =
-      tokenize(classifier->tokenizer(), data.records, reading.kind(), reading.max_length, device.threads);
+  const EncodedTexts encoded = tokenize(classifier->tokenizer(), data.records, reading.kind(), max_length, device.threads);
   const ClassificationMetrics metrics = evaluate(*classifier, encoded.samples, labels, reading.batch_size);
   if (options.json) {
     fmt::print("{}\n", metrics_to_json(metrics, classifier->labels().names(), 2));

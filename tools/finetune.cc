@@ -93,13 +93,13 @@ LabelledSamples select(const LabelledSamples& all, const std::vector<std::int64_
 }
 
 /// Tokenizes and says how it went.
-LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records,
-                        const ResolvedReading& reading, int threads) {
-  EncodedTexts encoded = tokenize(classifier.tokenizer(), records, reading.kind(), reading.max_length, threads);
+LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
+                        std::int32_t max_length, int threads) {
+  EncodedTexts encoded = tokenize(classifier.tokenizer(), records, kind, max_length, threads);
   const auto tokens = static_cast<double>(encoded.samples.ids.size());
   fmt::print(stderr, "{}: {} tokens{}, {:.2f} % unknown\n", name, encoded.samples.ids.size(),
              encoded.truncated > 0 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
-                                                 records.size(), reading.max_length, encoded.longest)
+                                                 records.size(), max_length, encoded.longest)
                                    : "",
              tokens > 0 ? 100.0 * static_cast<double>(encoded.unknown) / tokens : 0.0);
   return {.samples = std::move(encoded.samples), .labels = classifier.labels().ids_of(records)};
@@ -168,15 +168,12 @@ int finetune_command(const FinetuneOptions& options) {
   const LabelChoice labels = choose_labels(train_data.records, labels_of_model(options.model));
   const auto classifier = Classifier::load(options.model, device.device, labels.labels,
                                            labels.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
-  if (reading.max_length > classifier->config().max_positions) {
-    throw UsageError(
-        fmt::format("--max-length {}: the model has {} positions", reading.max_length, classifier->config().max_positions));
-  }
-  LabelledSamples train = prepare("train", *classifier, train_data.records, reading, device.threads);
+  const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
+  LabelledSamples train = prepare("train", *classifier, train_data.records, reading.kind(), max_length, device.threads);
   std::optional<LabelledSamples> dev;
   std::optional<LabelledSamples> test;
-  if (dev_data) dev = prepare("dev", *classifier, dev_data->records, reading, device.threads);
-  if (test_data) test = prepare("test", *classifier, test_data->records, reading, device.threads);
+  if (dev_data) dev = prepare("dev", *classifier, dev_data->records, reading.kind(), max_length, device.threads);
+  if (test_data) test = prepare("test", *classifier, test_data->records, reading.kind(), max_length, device.threads);
   if (dev_split.share) {
     const std::vector<double> shares = {1.0 - *dev_split.share, *dev_split.share};
     const auto parts = stratified_split(train.labels, shares, options.seed);
@@ -208,7 +205,7 @@ int finetune_command(const FinetuneOptions& options) {
                             {"max-grad-norm", options.max_grad_norm},
                             {"warmup", options.warmup},
                             {"batch-size", std::int64_t{reading.batch_size}},
-                            {"max-length", std::int64_t{reading.max_length}},
+                            {"max-length", std::int64_t{max_length}},
                             {"seed", std::int64_t{options.seed}},
                             {"log-steps", settings.log_steps},
                             {"device", device.name},

@@ -60,8 +60,8 @@ int predict_command(const PredictOptions& options) {
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
-  const auto classifier = Classifier::load(options.model, device.device, labels_of_model(options.model),
-                                           Classifier::Head::required, 0, ArenaUse::inference);
+  const auto classifier = load_for_inference(options.model, device.device);
+  const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   LineOutput output(options.output);
   // A reader that goes away is an error of write(), not a signal.
   std::signal(SIGPIPE, SIG_IGN);
@@ -75,7 +75,7 @@ int predict_command(const PredictOptions& options) {
     do {
       records.append(record);
     } while (records.size() < reading.batch_size && reader.is_ready() && reader.next(record));
-    const EncodedTexts encoded = tokenize(classifier->tokenizer(), records, reading.kind(), reading.max_length, device.threads);
+    const EncodedTexts encoded = tokenize(classifier->tokenizer(), records, reading.kind(), max_length, device.threads);
     const std::vector<float> probabilities = predict_probabilities(*classifier, encoded.samples, reading.batch_size);
     for (std::int64_t i = 0; i < records.size(); ++i) {
       const auto row = std::span(probabilities).subspan(static_cast<std::size_t>(i) * classes, classes);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "lathe/kernels/cpu_target.h"
@@ -60,9 +61,26 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
   resolved.records.label_column = first(reading.label_column, run.reading.label_column, "label");
   // The format belongs to a file, not to a model: the run's is never taken over.
   if (reading.format) resolved.records.format = parse_data_format(*reading.format);
-  resolved.max_length = running.max_length ? *running.max_length : run.max_length.value_or(128);
+  resolved.max_length = running.max_length ? running.max_length : run.max_length;
   resolved.batch_size = running.batch_size ? *running.batch_size : run.batch_size.value_or(32);
   return resolved;
+}
+
+std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length) {
+  constexpr std::int64_t kDefault = 128;
+  if (max_length && *max_length > config.max_positions) {
+    throw UsageError(fmt::format("--max-length {}: the model has {} positions", *max_length, config.max_positions));
+  }
+  return max_length ? *max_length : static_cast<std::int32_t>(std::min(kDefault, config.max_positions));
+}
+
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device) {
+  LabelSet labels = labels_of_model(model);
+  if (labels.size() == 0) {
+    throw MismatchError(
+        fmt::format("{} has no classification head; train one with `lathe finetune --model {}`", model.string(), model.string()));
+  }
+  return Classifier::load(model, device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference);
 }
 
 void print_reading(const std::string& name, const RecordReport& report) {

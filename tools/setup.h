@@ -2,11 +2,13 @@
 // From options to what a command works with: the device, reading options, data.
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "lathe/runtime/device.h"
 #include "lathe/text/records.h"
+#include "lathe/training/classifier.h"
 #include "lathe/training/dataset.h"
 #include "tools/options.h"
 
@@ -38,11 +40,19 @@ RunDefaults read_run_defaults(const std::filesystem::path& model);
 /// Fills what wasn't given from the run, else from the defaults.
 struct ResolvedReading {
   RecordOptions records;
-  std::int32_t max_length = 128;
+  /// Tokens a text is cut to, where the call or the run says so.
+  std::optional<std::int32_t> max_length;
   std::int32_t batch_size = 32;
   TextKind kind() const { return records.pair_column.empty() ? TextKind::single : TextKind::pair; }
 };
 ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& running, const RunDefaults& run);
+
+/// `max_length` where it is given, else 128 or, of models that have fewer, all positions. Throws UsageError where the model has fewer
+/// positions than were asked for.
+std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length);
+
+/// Loads a model that must have a classification head already. Throws MismatchError where it has none.
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device);
 
 /// Prints warnings and the columns of a data set on standard error.
 void print_reading(const std::string& name, const RecordReport& report);

@@ -61,7 +61,7 @@ class Classifier {
   LoadReport report_;
 };
 
-/// The labels that a folder's configuration names; empty where it names none or its head is absent.
+/// The labels that a folder's configuration names, else LABEL_0, LABEL_1, ... for a head that it doesn't name; empty where there is neither.
 LabelSet labels_of_model(const std::filesystem::path& folder);
 
 }  // namespace lathe

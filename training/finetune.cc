@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <set>
+#include <utility>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
@@ -53,6 +55,7 @@ class Run {
         tape_(classifier.device()) {
     // So that no later batch needs more memory of the system.
     reserve(packed_, largest_batch(), static_cast<std::size_t>(settings.batch_size));
+    prepare_products();
     classifier_.arena().watch(tape_, Use::write);
   }
 
@@ -88,6 +91,18 @@ class Run {
     std::size_t tokens = 0;
     for (std::size_t i = 0; i < count; ++i) tokens += static_cast<std::size_t>(lengths[i]);
     return tokens;
+  }
+
+  /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to.
+  void prepare_products() {
+    std::set<std::pair<std::int64_t, std::int64_t>> sizes;
+    for (std::int64_t step = 0; step < steps_.total; ++step) {
+      const auto members = order_.batch(step);
+      std::int64_t tokens = 0;
+      for (const std::int32_t member : members) tokens += train_.samples.length(member);
+      sizes.emplace(token_bucket(tokens), static_cast<std::int64_t>(members.size()));
+    }
+    for (const auto& [tokens, rows] : sizes) classifier_.model().prepare(tokens, rows);
   }
 
   void train_step(std::int64_t step) {

@@ -86,7 +86,7 @@ TEST_F(BadInputTest, UnknownLabels) {
 
 TEST_F(BadInputTest, MissingColumns) {
   write("columns.tsv", "body\tstars\nx\t1\n");
-  expect_refused(finetune_on("columns.tsv"), {"columns.tsv", "body", "stars", "label"});
+  expect_refused(finetune_on("columns.tsv"), {"columns.tsv", "body", "stars"});
   expect_refused(finetune({"--text-column", "comment"}), {"comment", "text", "label"});
 }
 

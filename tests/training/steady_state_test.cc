@@ -1,6 +1,7 @@
 // Counts calls of the system's allocator in steps 20 to 40 of a training run. The functions below take malloc's place in this program and in
 // every library that it loads.
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -34,7 +35,8 @@ std::atomic<int> own_calls{0};
 std::atomic<int> library_calls{0};
 std::atomic<std::size_t> largest_library_call{0};
 /// Where the first few of our own calls came from.
-std::array<std::atomic<void*>, 8> callers{};
+constexpr int kFrames = 12;
+std::array<std::array<void*, kFrames>, 6> callers{};
 
 void count(std::size_t bytes, void* caller) {
   if (!counting.exchange(false)) return;  // what dladdr itself needs isn't counted
@@ -44,7 +46,7 @@ void count(std::size_t bytes, void* caller) {
     if (bytes > largest_library_call) largest_library_call = bytes;
   } else {
     const int index = own_calls++;
-    if (index < static_cast<int>(callers.size())) callers[static_cast<std::size_t>(index)] = caller;
+    if (index < static_cast<int>(callers.size())) ::backtrace(callers[static_cast<std::size_t>(index)].data(), kFrames);
   }
   counting = true;
 }
@@ -115,20 +117,27 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
   settings.max_steps = 45;
   settings.log_steps = 100;
   Counter counter;
+  // The first backtrace loads a library, which allocates.
+  std::array<void*, 2> frames{};
+  ::backtrace(frames.data(), static_cast<int>(frames.size()));
   // That calls are counted at all:
   counting = true;
   std::free(std::malloc(100));
   delete new int(1);
   counting = false;
   ASSERT_EQ(own_calls.exchange(0), 2);
+  callers = {};
 
   finetune(*classifier, train, nullptr, settings, counter);
   counting = false;
   std::string where;
-  for (const auto& caller : callers) {
-    Dl_info info{};
-    if (caller != nullptr && ::dladdr(caller, &info) != 0)
-      where += std::string(info.dli_sname != nullptr ? info.dli_sname : info.dli_fname) + "\n";
+  for (const auto& frames : callers) {
+    for (void* const frame : frames) {
+      Dl_info info{};
+      if (frame != nullptr && ::dladdr(frame, &info) != 0)
+        where += std::string(info.dli_sname != nullptr ? info.dli_sname : info.dli_fname) + "\n";
+    }
+    where += "\n";
   }
   EXPECT_EQ(own_calls.load(), 0) << where;
   std::printf("calls of the allocator in 21 steps: %d by Lathe; %d by the matrix library, the largest of %zu bytes\n",
