@@ -16,8 +16,7 @@ namespace {
 constexpr std::int64_t kTileKeys = 32;
 constexpr std::int64_t kColumnsBytes = 16384;
 
-/// Below so many operations (about 20 us) a second thread costs more than it brings. One thread works without OpenMP: a team of one
-/// would cost an allocation, and the other threads' team.
+/// Below so many operations (about 20 us) a second thread costs more than it brings.
 constexpr std::int64_t kLeastParallelFlops = 1'000'000;
 
 /// What a tile of queries keeps while it meets the keys. Rows of the last two are keys, lanes are queries.
@@ -239,19 +238,12 @@ template <class T>
 
 template <class T>
 void backward(CpuStream stream, const AttentionBackward<T>& args) {
-  std::int64_t scores = 0;
-  for (std::int64_t b = 0; b < args.sequences; ++b) {
-    scores += static_cast<std::int64_t>(args.cu_q[b + 1] - args.cu_q[b]) * (args.cu_k[b + 1] - args.cu_k[b]);
-  }
-  const std::int64_t units = args.sequences * args.heads;
-  const auto backward_unit = [&](std::int64_t unit) { backward_head<T>(args, unit / args.heads, unit % args.heads); };
-  if (stream.threads <= 1 || 10 * scores * args.heads * args.head_size < kLeastParallelFlops) {
-    for (std::int64_t unit = 0; unit < units; ++unit) backward_unit(unit);
-    return;
-  }
-  const std::int64_t share = ceil_divide(units, 32 * static_cast<std::int64_t>(stream.threads));
-#pragma omp parallel for num_threads(stream.threads) schedule(dynamic, share)
-  for (std::int64_t unit = 0; unit < units; ++unit) backward_unit(unit);
+  const PackedWork work{args.cu_q, args.cu_k, args.sequences};
+  const bool shared = 10 * work.cost() * args.heads * args.head_size >= kLeastParallelFlops;
+  const auto units = [&](std::int64_t /*sequence*/) { return args.heads; };
+  share_units(shared ? stream.threads : 1, work, units, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t unit = begin; unit < end; ++unit) backward_head<T>(args, unit / args.heads, unit % args.heads);
+  });
 }
 
 }  // namespace

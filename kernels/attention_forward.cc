@@ -15,8 +15,7 @@ namespace {
 constexpr std::int64_t kTileKeys = 64;
 constexpr std::int64_t kColumnsBytes = 32768;
 
-/// Below so many operations (about 20 us) a second thread costs more than it brings. One thread works without OpenMP: a team of one
-/// would cost an allocation, and the other threads' team.
+/// Below so many operations (about 20 us) a second thread costs more than it brings.
 constexpr std::int64_t kLeastParallelFlops = 1'000'000;
 
 /// The tile's scores, and for each of its queries what softmax knows so far: the maximum, and the sum of exponentials of scores less
@@ -186,13 +185,14 @@ template <class T>
 template <class T>
 class UnitWalk {
  public:
-  UnitWalk(const AttentionForward<T>& args, std::int64_t max_vectors) : args_(args), max_vectors_(max_vectors) { cut(); }
+  UnitWalk(const AttentionForward<T>& args, std::int64_t max_vectors) : args_(args), max_vectors_(max_vectors) {}
 
   Tile at(std::int64_t unit) {
     while (unit - first_unit_ >= tiles_.count * args_.heads) {
       first_unit_ += tiles_.count * args_.heads;
       ++sequence_;
-      cut();
+      queries_ = args_.cu_q[sequence_ + 1] - args_.cu_q[sequence_];
+      tiles_ = cut_queries<T>(queries_, max_vectors_);
     }
     const std::int64_t in_sequence = unit - first_unit_;
     const std::int64_t first = in_sequence % tiles_.count * tiles_.rows;
@@ -201,43 +201,24 @@ class UnitWalk {
   }
 
  private:
-  void cut() {
-    queries_ = args_.cu_q[sequence_ + 1] - args_.cu_q[sequence_];
-    tiles_ = cut_queries<T>(queries_, max_vectors_);
-  }
-
   const AttentionForward<T>& args_;
   std::int64_t max_vectors_;
-  std::int64_t sequence_ = 0;
+  std::int64_t sequence_ = -1;
   std::int64_t first_unit_ = 0;
   std::int64_t queries_ = 0;
-  QueryTiles tiles_{};
+  QueryTiles tiles_{0, 0};
 };
 
 template <class T>
 void forward(CpuStream stream, const AttentionForward<T>& args) {
   const std::int64_t max_vectors = vectors_within<T>(kColumnsBytes, args.head_size);
-  std::int64_t units = 0;
-  std::int64_t scores = 0;
-  for (std::int64_t b = 0; b < args.sequences; ++b) {
-    const std::int64_t queries = args.cu_q[b + 1] - args.cu_q[b];
-    units += cut_queries<T>(queries, max_vectors).count * args.heads;
-    scores += queries * (args.cu_k[b + 1] - args.cu_k[b]);
-  }
-  if (units == 0) return;
-  if (stream.threads <= 1 || 4 * scores * args.heads * args.head_size < kLeastParallelFlops) {
+  const PackedWork work{args.cu_q, args.cu_k, args.sequences};
+  const bool shared = 4 * work.cost() * args.heads * args.head_size >= kLeastParallelFlops;
+  const auto units = [&](std::int64_t b) { return cut_queries<T>(work.queries(b), max_vectors).count * args.heads; };
+  share_units(shared ? stream.threads : 1, work, units, [&](std::int64_t begin, std::int64_t end) {
     UnitWalk<T> walk(args, max_vectors);
-    for (std::int64_t unit = 0; unit < units; ++unit) forward_tile<T>(args, walk.at(unit));
-    return;
-  }
-  // Shares are small against a thread's whole part, yet hold many tiles of one head where there are many.
-  const std::int64_t share = ceil_divide(units, 32 * static_cast<std::int64_t>(stream.threads));
-#pragma omp parallel num_threads(stream.threads)
-  {
-    UnitWalk<T> walk(args, max_vectors);
-#pragma omp for schedule(monotonic : dynamic, share)
-    for (std::int64_t unit = 0; unit < units; ++unit) forward_tile<T>(args, walk.at(unit));
-  }
+    for (std::int64_t unit = begin; unit < end; ++unit) forward_tile<T>(args, walk.at(unit));
+  });
 }
 
 }  // namespace

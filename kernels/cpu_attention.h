@@ -6,6 +6,8 @@
 // memory, one element at a time against whole vectors of queries; only Q (and d_out, in backward) is copied, once a tile of
 // queries. Softmax runs down the lanes, without a horizontal sum or maximum, and products that sum over queries or keys read a
 // tile's exact rows: no key and no query beyond a sequence's end takes part.
+#include <omp.h>
+
 #include <cstdint>
 
 #include "lathe/kernels/attention.h"
@@ -90,6 +92,55 @@ template <class T>
     for (; d < columns; ++d) {
       for (int r = 0; r < kLanes<T>; ++r) to[d * to_step + i + r] = block[(i + r < rows ? r : 0) * from_step + d];
     }
+  }
+}
+
+/// The sequences of a packed batch, each with `units` pieces of work of about equal cost.
+struct PackedWork {
+  const std::int32_t* cu_q;
+  const std::int32_t* cu_k;
+  std::int64_t sequences;
+
+  std::int64_t queries(std::int64_t b) const { return cu_q[b + 1] - cu_q[b]; }
+  std::int64_t keys(std::int64_t b) const { return cu_k[b + 1] - cu_k[b]; }
+  /// In scores of one head; what a query costs besides is worth some 16. Never 0: an empty sequence may have gradients to zero.
+  std::int64_t cost(std::int64_t b) const { return (queries(b) + 1) * (keys(b) + 16); }
+  std::int64_t cost() const {
+    std::int64_t sum = 0;
+    for (std::int64_t b = 0; b < sequences; ++b) sum += cost(b);
+    return sum;
+  }
+
+  /// The first unit of a thread's share, which ends where the next thread's begins. Shares are runs of units, so that a thread meets
+  /// the rows that it met in other kernels, which share rows out in runs; they cost about the same. units(b): those of a sequence.
+  template <class Units>
+  std::int64_t share_begin(std::int64_t thread, std::int64_t threads, const Units& units) const {
+    const std::int64_t target = cost() * thread / threads;
+    std::int64_t before = 0;
+    std::int64_t first = 0;
+    for (std::int64_t b = 0; b < sequences; ++b) {
+      const std::int64_t here = cost(b);
+      if (before + here > target) return first + (target - before) * units(b) / here;
+      before += here;
+      first += units(b);
+    }
+    return first;
+  }
+};
+
+/// Runs body(begin, end) for runs of the units that together are all of them, each run on a thread of its own. One thread works
+/// without OpenMP: a team of one would cost an allocation, and the other threads' team.
+template <class Units, class Body>
+[[gnu::always_inline]] inline void share_units(int threads, const PackedWork& work, const Units& units, const Body& body) {
+  if (threads <= 1) {
+    body(work.share_begin(0, 1, units), work.share_begin(1, 1, units));
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    const int all = omp_get_num_threads();
+    const int thread = omp_get_thread_num();
+    body(work.share_begin(thread, all, units), work.share_begin(thread + 1, all, units));
   }
 }
 
