@@ -122,8 +122,10 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
   ::backtrace(frames.data(), static_cast<int>(frames.size()));
   // That calls are counted at all:
   counting = true;
-  std::free(std::malloc(100));
-  delete new int(1);
+  void* volatile block = std::malloc(100);  // volatile: or the compiler knows better
+  std::free(block);
+  int* volatile number = new int(1);
+  delete number;
   counting = false;
   ASSERT_EQ(own_calls.exchange(0), 2);
   callers = {};
