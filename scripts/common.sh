@@ -34,7 +34,7 @@ require_platform() {
 # compiler_version COMMAND: "gcc 12" or "clang 14", or nothing where it is no C++ compiler.
 compiler_version() {
   local defines
-  defines=$(echo | "$1" -x c++ -dM -E - 2>/dev/null) || return 0
+  defines=$("$1" -x c++ -dM -E /dev/null 2>/dev/null) || return 0
   printf '%s\n' "$defines" | awk '
     $2 == "__clang_major__" { clang = $3 }
     $2 == "__GNUC__" { gcc = $3 }
