@@ -92,7 +92,7 @@ template <Activation kActivation, class T>
 template <Activation kActivation, class T>
 void backward(CpuStream stream, const ActivationBackward<T>& a) {
   const bool sums_bias = a.d_bias != nullptr && a.use_bias != Use::skip;
-  const std::int64_t parts = activation_backward_parts(a.tokens);
+  const std::int64_t parts = row_parts(a.tokens);
   T* const sums = reinterpret_cast<T*>(a.workspace);
   const int threads = threads_for(stream, a.tokens * a.channels);
   share_ranges(threads, parts, [&](Range range) {

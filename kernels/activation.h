@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lathe/kernels/row_parts.h"
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
@@ -26,7 +27,7 @@ struct ActivationForward {
 
 /// d_x = d_y * activation'(x + bias); d_bias[f] = sum_t of that. x is forward's x, for every activation (recomputed, not derived
 /// from y). d_x may be d_y where it is written. d_bias and workspace may be null where d_bias is skipped. Sums over T:
-/// activation_backward_parts(T) parts, each in a fixed order, then the parts in one. Deterministic, whatever the threads.
+/// row_parts(T) parts, each in a fixed order, then the parts in one. Deterministic, whatever the threads.
 template <class T>
 struct ActivationBackward {
   T* d_x;
@@ -41,14 +42,9 @@ struct ActivationBackward {
   std::int64_t tokens, channels;
 };
 
-constexpr std::int64_t activation_backward_parts(std::int64_t tokens) {
-  const std::int64_t parts = (tokens + 31) / 32;
-  return parts < 1 ? 1 : (parts > 64 ? 64 : parts);
-}
-
 template <class T>
 constexpr std::int64_t activation_backward_workspace(std::int64_t tokens, std::int64_t channels) {
-  return activation_backward_parts(tokens) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
+  return row_parts(tokens) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
 }
 
 template <class T>

@@ -86,7 +86,7 @@ void norm_backward_row(const EmbeddingNormBackward<T>& args, std::int64_t t, T* 
 template <class T>
 void compute(CpuStream stream, const EmbeddingNormBackward<T>& args) {
   const std::int64_t channels = args.channels;
-  const std::int64_t parts = layernorm_backward_parts(args.tokens);
+  const std::int64_t parts = row_parts(args.tokens);
   const std::int64_t stride = 2 * channels;  // a part's d_gamma, then its d_beta
   T* const sums = reinterpret_cast<T*>(args.workspace);
   const int threads = threads_for(stream, args.tokens * channels);
@@ -163,7 +163,7 @@ void sum_position(const EmbeddingBackward<T>& args, std::int64_t p) {
 template <class T>
 void compute(CpuStream stream, const EmbeddingBackward<T>& args) {
   const std::int64_t channels = args.channels;
-  const std::int64_t parts = layernorm_backward_parts(args.tokens);
+  const std::int64_t parts = row_parts(args.tokens);
   // What there is to do; nothing where it is to be skipped.
   const std::int64_t zeroed_rows = args.use_words == Use::write ? args.vocabulary : 0;
   const std::int64_t splits = args.use_words == Use::skip ? 0 : args.segments.splits;

@@ -5,6 +5,7 @@
 
 #include "lathe/kernels/dropout.h"
 #include "lathe/kernels/layernorm.h"
+#include "lathe/kernels/row_parts.h"
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
@@ -90,7 +91,7 @@ struct EmbeddingBackward {
 template <class T>
 constexpr std::int64_t embedding_backward_workspace(std::int64_t tokens, std::int64_t splits, std::int64_t channels,
                                                     std::int64_t types) {
-  return (splits + layernorm_backward_parts(tokens) * types) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
+  return (splits + row_parts(tokens) * types) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
 }
 
 template <class T>

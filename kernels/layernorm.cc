@@ -136,7 +136,7 @@ template <class T>
 
 template <class T>
 void compute(CpuStream stream, const LayerNormBackward<T>& a) {
-  const std::int64_t parts = layernorm_backward_parts(a.tokens);
+  const std::int64_t parts = row_parts(a.tokens);
   const std::int64_t stride = 3 * a.channels;
   T* const sums = reinterpret_cast<T*>(a.workspace);
   const int threads = threads_for(stream, a.tokens * a.channels);

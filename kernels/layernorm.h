@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "lathe/kernels/dropout.h"
+#include "lathe/kernels/row_parts.h"
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
@@ -36,7 +37,7 @@ struct LayerNormForward {
 /// skip; those of parameters are of the accumulator's type, since they lie in the gradient arena.
 /// d_x or d_residual may be d_y's memory where it is written. d_x and d_residual may be one buffer only if threshold is 0 and they
 /// are the same tensor: use_x is applied first, then use_residual.
-/// Sums over T: rows are cut into layernorm_backward_parts(T) equal parts, each is summed in a fixed order into the workspace,
+/// Sums over T: rows are cut into row_parts(T) equal parts, each is summed in a fixed order into the workspace,
 /// then the parts in a fixed order. The CPU takes rows in order of t and parts in order; a CUDA block owns a part and deals its
 /// rows to its warps, whose sums it adds in order. Deterministic, whatever the number of threads.
 template <class T>
@@ -61,16 +62,10 @@ struct LayerNormBackward {
   std::int64_t tokens, channels;
 };
 
-/// Parts that sums over T rows are cut into: a function of T alone. 256 blocks are what a large GPU holds at once.
-constexpr std::int64_t layernorm_backward_parts(std::int64_t tokens) {
-  const std::int64_t parts = (tokens + 31) / 32;
-  return parts < 1 ? 1 : (parts > 256 ? 256 : parts);
-}
-
 /// Bytes of workspace: three rows of partial sums a part.
 template <class T>
 constexpr std::int64_t layernorm_backward_workspace(std::int64_t tokens, std::int64_t channels) {
-  return layernorm_backward_parts(tokens) * 3 * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
+  return row_parts(tokens) * 3 * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
 }
 
 template <class T>

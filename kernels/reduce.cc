@@ -11,7 +11,7 @@ namespace {
 template <class T>
 void compute(CpuStream stream, const ColumnSum<T>& a) {
   if (a.use == Use::skip) return;
-  const std::int64_t parts = column_sum_parts(a.tokens);
+  const std::int64_t parts = row_parts(a.tokens);
   T* const sums = reinterpret_cast<T*>(a.workspace);
   const int threads = threads_for(stream, a.tokens * a.channels);
   share_ranges(threads, parts, [&](Range range) {

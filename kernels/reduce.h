@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lathe/kernels/row_parts.h"
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
@@ -18,14 +19,9 @@ struct ColumnSum {
   std::int64_t tokens, channels;
 };
 
-constexpr std::int64_t column_sum_parts(std::int64_t tokens) {
-  const std::int64_t parts = (tokens + 31) / 32;
-  return parts < 1 ? 1 : (parts > 64 ? 64 : parts);
-}
-
 template <class T>
 constexpr std::int64_t column_sum_workspace(std::int64_t tokens, std::int64_t channels) {
-  return column_sum_parts(tokens) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
+  return row_parts(tokens) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
 }
 
 /// *y = sum of x[0..count), in order, in fp64 rounded once. For the few numbers that are reported (a loss per row), not for

@@ -9,17 +9,9 @@
 #include "lathe/kernels/matmul.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
+#include "lathe/text/quoted_list.h"
 
 namespace lathe {
-namespace {
-
-std::string quoted_list(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += fmt::format("{}\"{}\"", text.empty() ? "" : ", ", printable(name));
-  return text;
-}
-
-}  // namespace
 
 DeviceChoice choose_device(const RunningOptions& options) {
   if (options.device == "cuda") throw UsageError("--device cuda: this build has no CUDA backend; use --device cpu");
@@ -95,10 +87,10 @@ void print_reading(const std::string& name, const RecordReport& report) {
     if (column.looks_like_text) suspicious.push_back(column.name);
   }
   fmt::print(stderr, "{}: {} rows{}{}\n", name, report.records, columns,
-             ignored.empty() ? "" : ", not used: " + quoted_list(ignored));
+             ignored.empty() ? "" : ", not used: " + printable(quoted_list(ignored)));
   if (!suspicious.empty()) {
     fmt::print(stderr, "warning: {}: {} look{} like text but {} not used; --text-column and --pair-column choose\n", name,
-               quoted_list(suspicious), suspicious.size() == 1 ? "s" : "", suspicious.size() == 1 ? "is" : "are");
+               printable(quoted_list(suspicious)), suspicious.size() == 1 ? "s" : "", suspicious.size() == 1 ? "is" : "are");
   }
   if (report.invalid_utf8 > 0) {
     fmt::print(stderr, "warning: {}: {} row{} not valid UTF-8, first in line {}; such bytes are read as U+FFFD\n", name,

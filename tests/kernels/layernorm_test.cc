@@ -399,11 +399,11 @@ TYPED_TEST(LayerNormKernel, BackwardOfOneTensorTwiceWritesThenAdds) {
 }
 
 TEST(LayerNormParts, AreAFunctionOfTheTokensAlone) {
-  EXPECT_EQ(layernorm_backward_parts(0), 1);
-  EXPECT_EQ(layernorm_backward_parts(32), 1);
-  EXPECT_EQ(layernorm_backward_parts(33), 2);
-  EXPECT_EQ(layernorm_backward_parts(2048), 64);
-  EXPECT_EQ(layernorm_backward_parts(1000000), 256);
+  EXPECT_EQ(row_parts(0), 1);
+  EXPECT_EQ(row_parts(32), 1);
+  EXPECT_EQ(row_parts(33), 2);
+  EXPECT_EQ(row_parts(2048), 64);
+  EXPECT_EQ(row_parts(1000000), 256);
   EXPECT_EQ(layernorm_backward_workspace<float>(33, 10), 2 * 3 * 10 * 4);
 }
 
