@@ -68,10 +68,9 @@ class Device::Memory {
     holes_.reserve(kHolesExpected);
     unused_.reserve(kHolesExpected);
     holes_.push_back({0, bytes});
-    ASAN_POISON_MEMORY_REGION(base_, bytes_);
   }
   ~Memory() {
-    ASAN_UNPOISON_MEMORY_REGION(base_, bytes_);
+    ASAN_UNPOISON_MEMORY_REGION(base_, touched_);
     ::munmap(base_, static_cast<std::size_t>(bytes_));
   }
   Memory(const Memory&) = delete;
@@ -106,7 +105,9 @@ class Device::Memory {
     if (hole->bytes == 0) holes_.erase(hole);
     use_.now += granted;
     use_.peak = std::max(use_.peak, use_.now);
+    touched_ = std::max(touched_, block->offset + granted);
     ASAN_UNPOISON_MEMORY_REGION(block->data, bytes);
+    ASAN_POISON_MEMORY_REGION(block->data + bytes, granted - bytes);
     return block;
   }
 
@@ -148,7 +149,8 @@ class Device::Memory {
   mutable std::mutex mutex_;
   std::byte* base_ = nullptr;
   std::int64_t bytes_ = 0;
-  std::vector<Hole> holes_;  // by offset
+  std::int64_t touched_ = 0;  // the range's front that was ever given out
+  std::vector<Hole> holes_;   // by offset
   std::deque<Storage::Block> blocks_;
   std::vector<Storage::Block*> unused_;
   MemoryUse use_;
