@@ -18,6 +18,7 @@ inline int threads_for(CpuStream stream, std::int64_t elements) { return element
 /// body(Range) for equal runs of 0 .. count, one a thread.
 template <class Body>
 void share_ranges(int threads, std::int64_t count, const Body& body) {
+  if (count <= 0) return;
   if (threads <= 1 || count <= 1) {
     body(Range{0, count});
     return;
