@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <vector>
 
 #include "lathe/runtime/atomic_file.h"
 #include "lathe/runtime/error.h"
-#include "tools/setup.h"
 
 namespace lathe {
 namespace {
@@ -45,15 +43,6 @@ std::string toml(const RunValue& value) {
   return std::visit(Visitor{}, value);
 }
 
-std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text) {
-  std::int32_t value = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc() || end != text.data() + text.size()) {
-    throw FormatError(model / "run.toml", key, fmt::format("\"{}\" is not an integer", text));
-  }
-  return value;
-}
-
 }  // namespace
 
 void write_run_file(const std::filesystem::path& folder, const std::vector<RunSection>& sections) {
@@ -78,21 +67,6 @@ std::map<std::string, std::string> read_run_section(const std::filesystem::path&
     throw FormatError(path, "", failure.what());
   }
   return values;
-}
-
-RunDefaults read_run_defaults(const std::filesystem::path& model) {
-  const auto values = read_run_section(model, "finetune");
-  RunDefaults defaults;
-  const auto text = [&](const char* key) -> std::optional<std::string> {
-    const auto found = values.find(key);
-    return found == values.end() || found->second.empty() ? std::nullopt : std::optional(found->second);
-  };
-  defaults.reading.text_column = text("text-column");
-  defaults.reading.pair_column = text("pair-column");
-  defaults.reading.label_column = text("label-column");
-  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length);
-  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size);
-  return defaults;
 }
 
 std::string content_hash(const std::filesystem::path& path) {

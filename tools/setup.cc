@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 
 #include "lathe/kernels/cpu_target.h"
@@ -10,8 +11,21 @@
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
 #include "lathe/text/quoted_list.h"
+#include "tools/run_file.h"
 
 namespace lathe {
+namespace {
+
+std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text) {
+  std::int32_t value = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failure != std::errc() || end != text.data() + text.size()) {
+    throw FormatError(model / "run.toml", key, fmt::format("\"{}\" is not an integer", text));
+  }
+  return value;
+}
+
+}  // namespace
 
 DeviceChoice choose_device(const RunningOptions& options) {
   if (options.device == "cuda") throw UsageError("--device cuda: this build has no CUDA backend; use --device cpu");
@@ -42,6 +56,21 @@ std::string describe(const DeviceChoice& choice) {
   return fmt::format("{} ({}), {} thread{} ({}), {}, products by {}, {} ({})", choice.name, choice.device_reason, choice.threads,
                      choice.threads == 1 ? "" : "s", choice.threads_reason, choice.instruction_set, MatmulPlans::library(),
                      choice.precision, choice.precision_reason);
+}
+
+RunDefaults read_run_defaults(const std::filesystem::path& model) {
+  const auto values = read_run_section(model, "finetune");
+  RunDefaults defaults;
+  const auto text = [&](const char* key) -> std::optional<std::string> {
+    const auto found = values.find(key);
+    return found == values.end() || found->second.empty() ? std::nullopt : std::optional(found->second);
+  };
+  defaults.reading.text_column = text("text-column");
+  defaults.reading.pair_column = text("pair-column");
+  defaults.reading.label_column = text("label-column");
+  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length);
+  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size);
+  return defaults;
 }
 
 ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& running, const RunDefaults& run) {
