@@ -1,6 +1,7 @@
 #include "lathe/training/output_folder.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -69,10 +70,29 @@ TEST_F(OutputFolderTest, RefusesWhatIsNotAFolderOrNotWritable) {
   touch("file");
   EXPECT_THROW(check(folder_ / "file"), FileError);
   EXPECT_THROW(check(folder_ / "file" / "below"), FileError);
-  if (::geteuid() == 0) return;  // nothing is unwritable to root
-  fs::permissions(folder_ / "run", fs::perms::owner_read | fs::perms::owner_exec);
-  EXPECT_THROW(check(folder_ / "run"), FileError);
-  EXPECT_THROW(check(folder_ / "run" / "new"), FileError);
+  fs::permissions(folder_ / "run",
+                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(folder_.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+  // Nothing is unwritable to root: a process that is nobody looks.
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    if (::geteuid() == 0 && ::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(3);
+    const auto refused = [&](const fs::path& output) {
+      try {
+        check(output);
+      } catch (const FileError& failure) {
+        return std::string(failure.what()).find("cannot be written") != std::string::npos;
+      }
+      return false;
+    };
+    ::_exit((refused(folder_ / "run") ? 0 : 1) + (refused(folder_ / "run" / "new") ? 0 : 2));
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: the folder itself, 2: a new one in it, 3: the test can't become nobody";
   fs::permissions(folder_ / "run", fs::perms::owner_all);
 }
 
