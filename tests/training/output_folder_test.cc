@@ -70,15 +70,15 @@ TEST_F(OutputFolderTest, RefusesWhatIsNotAFolderOrNotWritable) {
   touch("file");
   EXPECT_THROW(check(folder_ / "file"), FileError);
   EXPECT_THROW(check(folder_ / "file" / "below"), FileError);
-  fs::permissions(folder_ / "run",
-                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
-  fs::permissions(folder_.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+  constexpr fs::perms kReadable = fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read | fs::perms::others_exec;
+  fs::permissions(folder_ / "run", fs::perms::owner_read | fs::perms::owner_exec | kReadable);
+  fs::permissions(folder_.path(), kReadable, fs::perm_options::add);
   // Nothing is unwritable to root: a process that is nobody looks.
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
     constexpr uid_t kNobody = 65534;
-    if (::geteuid() == 0 && ::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(3);
+    if (::geteuid() == 0 && ::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(4);
     const auto refused = [&](const fs::path& output) {
       try {
         check(output);
@@ -92,7 +92,7 @@ TEST_F(OutputFolderTest, RefusesWhatIsNotAFolderOrNotWritable) {
   int status = 0;
   ::waitpid(child, &status, 0);
   ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: the folder itself, 2: a new one in it, 3: the test can't become nobody";
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: the folder itself, 2: a new one in it, 4: the test can't become nobody";
   fs::permissions(folder_ / "run", fs::perms::owner_all);
 }
 
