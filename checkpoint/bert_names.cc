@@ -32,8 +32,7 @@ std::string_view module_of(std::string_view name) { return name.substr(0, name.r
 
 bool is_integer(SafetensorsType type) {
   using enum SafetensorsType;
-  return type == kU8 || type == kI8 || type == kI16 || type == kU16 || type == kI32 || type == kU32 || type == kI64 ||
-         type == kU64;
+  return type == u8 || type == i8 || type == i16 || type == u16 || type == i32 || type == u32 || type == i64 || type == u64;
 }
 
 bool is_other_head(std::string_view canonical) {
@@ -88,11 +87,11 @@ std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t 
   const std::int64_t c = config.hidden_size;
   const std::int64_t f = config.intermediate_size;
   std::vector<ExpectedTensor> result;
-  const auto add = [&](std::string name, std::vector<std::int64_t> shape, Presence presence = Presence::kRequired) {
+  const auto add = [&](std::string name, std::vector<std::int64_t> shape, Presence presence = Presence::required) {
     result.push_back({std::move(name), std::move(shape), presence});
   };
   const auto add_linear = [&](const std::string& name, std::int64_t out, std::int64_t in,
-                              Presence presence = Presence::kRequired) {
+                              Presence presence = Presence::required) {
     add(name + ".weight", {out, in}, presence);
     add(name + ".bias", {out}, presence);
   };
@@ -115,8 +114,8 @@ std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t 
     add_linear(layer + "output.dense", c, f);
     add_norm(layer + "output.LayerNorm");
   }
-  const bool pooler_required = classes > 0 && head == Presence::kRequired;
-  add_linear("pooler.dense", c, c, pooler_required ? Presence::kRequired : Presence::kOptional);
+  const bool pooler_required = classes > 0 && head == Presence::required;
+  add_linear("pooler.dense", c, c, pooler_required ? Presence::required : Presence::optional);
   if (classes > 0) add_linear("classifier", classes, c, head);
   return result;
 }
@@ -136,10 +135,10 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
     layers = std::max(layers, layer_of(tensor.name) + 1);
     const TensorEntry* entry = entry_of(tensor);
     if (entry == nullptr) {
-      if (tensor.presence == Presence::kRequired) problems.push_back(tensor.name + " is missing");
-      if (tensor.presence != Presence::kRequired) anew.insert(module_of(tensor.name));
+      if (tensor.presence == Presence::required) problems.push_back(tensor.name + " is missing");
+      if (tensor.presence != Presence::required) anew.insert(module_of(tensor.name));
     } else if (std::string problem = misfit(*entry, tensor); !problem.empty()) {
-      if (tensor.presence == Presence::kReplaceable) {
+      if (tensor.presence == Presence::replaceable) {
         anew.insert(module_of(tensor.name));
       } else {
         problems.push_back(std::move(problem));
@@ -150,7 +149,7 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
   BertMatch match;
   for (const ExpectedTensor& tensor : expected) {
     const TensorEntry* entry = entry_of(tensor);
-    if (!anew.contains(module_of(tensor.name)) || tensor.presence == Presence::kRequired) {
+    if (!anew.contains(module_of(tensor.name)) || tensor.presence == Presence::required) {
       if (entry != nullptr) match.found.push_back({tensor.name, entry});
     } else if (entry == nullptr) {
       match.absent.push_back(tensor.name);

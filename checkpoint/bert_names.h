@@ -17,21 +17,21 @@ namespace lathe {
 
 /// What it means that a file lacks a tensor.
 enum class Presence : std::uint8_t {
-  kRequired,     ///< an error
-  kOptional,     ///< the model starts it anew; where the file has it, its shape must fit
-  kReplaceable,  ///< the model starts it anew, also where the file has it in another shape: a head for other labels
+  required,     ///< an error
+  optional,     ///< the model starts it anew; where the file has it, its shape must fit
+  replaceable,  ///< the model starts it anew, also where the file has it in another shape: a head for other labels
 };
 
 /// A tensor of a model, by its canonical name.
 struct ExpectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
-  Presence presence = Presence::kRequired;
+  Presence presence = Presence::required;
 };
 
 /// All tensors of a BERT in the order of its forward pass; with `classes` > 0 also the classification head's, as `head` has it.
 /// The pooler is required where the head is, else optional: models for masked words or for tokens come without one.
-std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t classes, Presence head = Presence::kRequired);
+std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t classes, Presence head = Presence::required);
 
 /// Where an expected tensor lies in a file.
 struct MatchedTensor {

@@ -68,12 +68,12 @@ struct ActivationName {
 
 /// The first name of an activation is the one that is written.
 constexpr std::array kActivations = {
-    ActivationName{"gelu", HiddenActivation::kGelu},
-    ActivationName{"gelu_new", HiddenActivation::kGeluTanh},
-    ActivationName{"gelu_pytorch_tanh", HiddenActivation::kGeluTanh},
-    ActivationName{"relu", HiddenActivation::kRelu},
-    ActivationName{"silu", HiddenActivation::kSilu},
-    ActivationName{"tanh", HiddenActivation::kTanh},
+    ActivationName{"gelu", HiddenActivation::gelu},
+    ActivationName{"gelu_new", HiddenActivation::gelu_tanh},
+    ActivationName{"gelu_pytorch_tanh", HiddenActivation::gelu_tanh},
+    ActivationName{"relu", HiddenActivation::relu},
+    ActivationName{"silu", HiddenActivation::silu},
+    ActivationName{"tanh", HiddenActivation::tanh},
 };
 
 /// Typed access to the keys of a configuration, with errors that name file and key. A null counts as absent: Hugging Face writes
@@ -157,7 +157,7 @@ void require_supported(const Reader& reader, const BertConfig& config) {
 
 HiddenActivation activation_of(const Reader& reader) {
   const auto* name = reader.find_as<std::string>("hidden_act", "a string");
-  if (name == nullptr) return HiddenActivation::kGelu;
+  if (name == nullptr) return HiddenActivation::gelu;
   const auto* row = std::ranges::find(kActivations, *name, &ActivationName::name);
   if (row != kActivations.end()) return row->activation;
   std::vector<std::string_view> known;

@@ -11,11 +11,11 @@ namespace lathe {
 
 /// The feed-forward's activation; what config.json calls it is in brackets.
 enum class HiddenActivation : std::uint8_t {
-  kGelu,      ///< x * Phi(x), by erf [gelu]
-  kGeluTanh,  ///< its tanh approximation [gelu_new, gelu_pytorch_tanh]
-  kRelu,      ///< [relu]
-  kSilu,      ///< [silu]
-  kTanh,      ///< [tanh]
+  gelu,       ///< x * Phi(x), by erf [gelu]
+  gelu_tanh,  ///< its tanh approximation [gelu_new, gelu_pytorch_tanh]
+  relu,       ///< [relu]
+  silu,       ///< [silu]
+  tanh,       ///< [tanh]
 };
 
 /// The sizes and settings of a BERT. The defaults are those of Hugging Face's BertConfig, which hold where a file has no such
@@ -28,7 +28,7 @@ struct BertConfig {
   std::int64_t intermediate_size = 3072;
   std::int64_t max_positions = 512;  ///< max_position_embeddings
   std::int64_t token_types = 2;      ///< type_vocab_size
-  HiddenActivation hidden_activation = HiddenActivation::kGelu;
+  HiddenActivation hidden_activation = HiddenActivation::gelu;
   double layer_norm_epsilon = 1e-12;
   double hidden_dropout = 0.1;
   double attention_dropout = 0.1;            ///< attention_probs_dropout_prob

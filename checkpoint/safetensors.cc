@@ -90,16 +90,16 @@ void SafetensorsFile::read_f32(const TensorEntry& entry, std::span<float> destin
   }
   const std::uint64_t offset = data_start_ + entry.offset;
   switch (entry.type) {
-    case SafetensorsType::kF32:
+    case SafetensorsType::f32:
       file_.read(offset, std::as_writable_bytes(destination));
       return;
-    case SafetensorsType::kF16:
+    case SafetensorsType::f16:
       read_in_chunks<std::uint16_t>(file_, offset, destination, f16_to_f32);
       return;
-    case SafetensorsType::kBF16:
+    case SafetensorsType::bf16:
       read_in_chunks<std::uint16_t>(file_, offset, destination, bf16_to_f32);
       return;
-    case SafetensorsType::kF64:
+    case SafetensorsType::f64:
       read_in_chunks<double>(file_, offset, destination, [&](double value) {
         if (std::isfinite(value) && std::abs(value) > std::numeric_limits<float>::max()) {
           throw FormatError(path(), "tensor " + entry.name, fmt::format("holds {}, which is beyond the range of fp32", value));

@@ -14,31 +14,31 @@
 
 namespace lathe {
 
-/// The element types of the format, in its own order, which is by rising alignment. kF32 is what Lathe writes; kF64, kF16 and
-/// kBF16 it reads as well; the others it can only pass over or hand out as bytes.
+/// The element types of the format, in its own order, which is by rising alignment. f32 is what Lathe writes; f64, f16 and
+/// bf16 it reads as well; the others it can only pass over or hand out as bytes.
 enum class SafetensorsType : std::uint8_t {
-  kBool,
-  kF4,
-  kF6E2M3,
-  kF6E3M2,
-  kU8,
-  kI8,
-  kF8E5M2,
-  kF8E4M3,
-  kF8E8M0,
-  kF8E4M3FNUZ,
-  kF8E5M2FNUZ,
-  kI16,
-  kU16,
-  kF16,
-  kBF16,
-  kI32,
-  kU32,
-  kF32,
-  kC64,
-  kF64,
-  kI64,
-  kU64,
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  c64,
+  f64,
+  i64,
+  u64,
 };
 
 /// As a header spells it: "F32".
@@ -55,7 +55,7 @@ std::optional<std::uint64_t> byte_count(SafetensorsType type, std::span<const st
 /// One tensor of a file.
 struct TensorEntry {
   std::string name;
-  SafetensorsType type = SafetensorsType::kF32;
+  SafetensorsType type = SafetensorsType::f32;
   std::vector<std::int64_t> shape;
   std::uint64_t offset = 0;  ///< of its first byte, from the end of the header
   std::uint64_t bytes = 0;

@@ -27,7 +27,7 @@ constexpr std::array kTypes = {
     TypeRow{"I32", 32},        TypeRow{"U32", 32},    TypeRow{"F32", 32},    TypeRow{"C64", 64},    TypeRow{"F64", 64},
     TypeRow{"I64", 64},        TypeRow{"U64", 64},
 };
-static_assert(kTypes.size() == static_cast<std::size_t>(SafetensorsType::kU64) + 1);
+static_assert(kTypes.size() == static_cast<std::size_t>(SafetensorsType::u64) + 1);
 
 /// More dimensions than any framework's tensors have; bounds the memory that a hostile shape takes.
 constexpr std::size_t kMostDimensions = 64;
@@ -55,74 +55,74 @@ class HeaderEvents final : public JsonEvents {
   void boolean(bool value) override { refuse(value ? "true" : "false"); }
   void real(JsonReal value) override { refuse(json_description({std::move(value)})); }
   void integer(std::int64_t value) override {
-    if (place_ != Place::kShape && place_ != Place::kOffsets) refuse(fmt::format("{}", value));
+    if (place_ != Place::shape && place_ != Place::offsets) refuse(fmt::format("{}", value));
     if (value < 0) refuse(fmt::format("{}", value));
-    if (numbers_.size() == (place_ == Place::kShape ? kMostDimensions : 2)) refuse("one more number");
+    if (numbers_.size() == (place_ == Place::shape ? kMostDimensions : 2)) refuse("one more number");
     numbers_.push_back(value);
   }
   void string(std::string value) override {
-    if (place_ == Place::kMetadataString) {
+    if (place_ == Place::metadata_string) {
       metadata_[metadata_key_] = std::move(value);
-      place_ = Place::kMetadata;
-    } else if (place_ == Place::kType) {
+      place_ = Place::metadata;
+    } else if (place_ == Place::type) {
       const auto* row = std::ranges::find(kTypes, value, &TypeRow::name);
       if (row == kTypes.end()) refuse(json_description({std::move(value)}));
       tensors_.back().type = static_cast<SafetensorsType>(row - kTypes.begin());
-      place_ = Place::kTensor;
+      place_ = Place::tensor;
     } else {
       refuse(json_description({std::move(value)}));
     }
   }
   void begin_array() override {
-    if (place_ == Place::kBeforeShape) {
-      place_ = Place::kShape;
-    } else if (place_ == Place::kBeforeOffsets) {
-      place_ = Place::kOffsets;
+    if (place_ == Place::before_shape) {
+      place_ = Place::shape;
+    } else if (place_ == Place::before_offsets) {
+      place_ = Place::offsets;
     } else {
       refuse("a list");
     }
     numbers_.clear();
   }
   void end_array() override {
-    if (place_ == Place::kOffsets && numbers_.size() != 2) refuse(fmt::format("a list of {}", numbers_.size()));
-    (place_ == Place::kShape ? tensors_.back().shape : tensors_.back().offsets) = numbers_;
-    place_ = Place::kTensor;
+    if (place_ == Place::offsets && numbers_.size() != 2) refuse(fmt::format("a list of {}", numbers_.size()));
+    (place_ == Place::shape ? tensors_.back().shape : tensors_.back().offsets) = numbers_;
+    place_ = Place::tensor;
   }
   void begin_object() override {
-    if (place_ == Place::kBeforeHeader) {
-      place_ = Place::kHeader;
-    } else if (place_ == Place::kBeforeMetadata) {
-      place_ = Place::kMetadata;
-    } else if (place_ == Place::kBeforeTensor) {
-      place_ = Place::kTensor;
+    if (place_ == Place::before_header) {
+      place_ = Place::header;
+    } else if (place_ == Place::before_metadata) {
+      place_ = Place::metadata;
+    } else if (place_ == Place::before_tensor) {
+      place_ = Place::tensor;
     } else {
       refuse("an object");
     }
   }
   void key(std::string name) override {
-    if (place_ == Place::kHeader) {
+    if (place_ == Place::header) {
       if (name == "__metadata__") {
-        place_ = Place::kBeforeMetadata;
+        place_ = Place::before_metadata;
       } else {
         if (name.size() > kLongestName) refuse(fmt::format("a name of {} bytes", name.size()));
         tensors_.push_back({.name = std::move(name), .type = {}, .shape = {}, .offsets = {}});
-        place_ = Place::kBeforeTensor;
+        place_ = Place::before_tensor;
       }
-    } else if (place_ == Place::kMetadata) {
+    } else if (place_ == Place::metadata) {
       metadata_key_ = std::move(name);
-      place_ = Place::kMetadataString;
+      place_ = Place::metadata_string;
     } else if (name == "dtype") {
-      place_ = Place::kType;
+      place_ = Place::type;
     } else if (name == "shape") {
-      place_ = Place::kBeforeShape;
+      place_ = Place::before_shape;
     } else if (name == "data_offsets") {
-      place_ = Place::kBeforeOffsets;
+      place_ = Place::before_offsets;
     } else {
       refuse("the key " + json_description({std::move(name)}));
     }
   }
   void end_object() override {
-    if (place_ == Place::kTensor) {
+    if (place_ == Place::tensor) {
       const RawTensor& tensor = tensors_.back();
       for (const auto& [present, name] :
            {std::pair{tensor.type.has_value(), "dtype"}, std::pair{tensor.shape.has_value(), "shape"},
@@ -130,33 +130,33 @@ class HeaderEvents final : public JsonEvents {
         if (!present) throw FormatError(path_, where(), fmt::format("has no {}", name));
       }
     }
-    place_ = Place::kHeader;
+    place_ = Place::header;
   }
 
  private:
   enum class Place : std::uint8_t {
-    kBeforeHeader,
-    kHeader,
-    kBeforeMetadata,
-    kMetadata,
-    kMetadataString,
-    kBeforeTensor,
-    kTensor,
-    kType,
-    kBeforeShape,
-    kShape,
-    kBeforeOffsets,
-    kOffsets,
+    before_header,
+    header,
+    before_metadata,
+    metadata,
+    metadata_string,
+    before_tensor,
+    tensor,
+    type,
+    before_shape,
+    shape,
+    before_offsets,
+    offsets,
   };
 
   std::string where() const {
     switch (place_) {
-      case Place::kBeforeHeader:
-      case Place::kHeader:
+      case Place::before_header:
+      case Place::header:
         return "header";
-      case Place::kBeforeMetadata:
-      case Place::kMetadata:
-      case Place::kMetadataString:
+      case Place::before_metadata:
+      case Place::metadata:
+      case Place::metadata_string:
         return "header, __metadata__";
       default:
         return "tensor " + tensors_.back().name;
@@ -165,25 +165,25 @@ class HeaderEvents final : public JsonEvents {
 
   std::string expected() const {
     switch (place_) {
-      case Place::kHeader:
+      case Place::header:
         return fmt::format("names of tensors, of {} bytes at most", kLongestName);
-      case Place::kMetadataString:
+      case Place::metadata_string:
         return "a string";
-      case Place::kTensor:
+      case Place::tensor:
         return "dtype, shape and data_offsets alone";
-      case Place::kType:
+      case Place::type:
         return fmt::format("a dtype out of {}", [] {
           std::vector<std::string_view> names;
           names.reserve(kTypes.size());
           for (const TypeRow& row : kTypes) names.push_back(row.name);
           return fmt::format("{}", fmt::join(names, ", "));
         }());
-      case Place::kBeforeShape:
+      case Place::before_shape:
         return "the list of the dimensions";
-      case Place::kShape:
+      case Place::shape:
         return fmt::format("dimensions, at most {}, each a whole number from 0", kMostDimensions);
-      case Place::kBeforeOffsets:
-      case Place::kOffsets:
+      case Place::before_offsets:
+      case Place::offsets:
         return "data_offsets of two whole numbers from 0";
       default:
         return "an object";
@@ -195,7 +195,7 @@ class HeaderEvents final : public JsonEvents {
   }
 
   const std::filesystem::path& path_;
-  Place place_ = Place::kBeforeHeader;
+  Place place_ = Place::before_header;
   std::vector<RawTensor> tensors_;
   std::map<std::string, std::string> metadata_;
   std::string metadata_key_;
@@ -273,8 +273,8 @@ std::optional<std::uint64_t> byte_count(SafetensorsType type, std::span<const st
 }
 
 bool converts_to_f32(SafetensorsType type) {
-  return type == SafetensorsType::kF32 || type == SafetensorsType::kF16 || type == SafetensorsType::kBF16 ||
-         type == SafetensorsType::kF64;
+  return type == SafetensorsType::f32 || type == SafetensorsType::f16 || type == SafetensorsType::bf16 ||
+         type == SafetensorsType::f64;
 }
 
 std::int64_t TensorEntry::elements() const noexcept {

@@ -15,7 +15,7 @@ namespace lathe {
 /// A tensor to be written: row-major bytes that the caller keeps.
 struct TensorView {
   std::string name;
-  SafetensorsType type = SafetensorsType::kF32;
+  SafetensorsType type = SafetensorsType::f32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> data;
 };

@@ -64,7 +64,7 @@ void check_column_options(const RecordOptions& options) {
   differ(options.text_column, "text", options.pair_column, "pair");
   differ(options.text_column, "text", options.label_column, "label");
   differ(options.pair_column, "pair", options.label_column, "label");
-  if (options.label_column.empty() && options.labels == LabelUse::kRequired)
+  if (options.label_column.empty() && options.labels == LabelUse::required)
     throw UsageError("labels are needed, but no label column is named");
 }
 
@@ -75,7 +75,7 @@ ColumnChoice choose_columns(std::span<const std::string_view> names, const Recor
   choice.text = options.text_column.empty() ? chooser.default_text(options.pair_column, options.label_column)
                                             : chooser.require(options.text_column);
   if (!options.pair_column.empty()) choice.pair = chooser.require(options.pair_column);
-  if (options.labels == LabelUse::kRequired || (!options.label_column.empty() && chooser.has(options.label_column))) {
+  if (options.labels == LabelUse::required || (!options.label_column.empty() && chooser.has(options.label_column))) {
     choice.label = chooser.require(options.label_column);
   }
   return choice;

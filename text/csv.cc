@@ -18,7 +18,7 @@ bool RowReader::next() {
   } while (lines_->line().empty());
   line_ = lines_->number();
   fields_.clear();
-  if (quoting_ == Quoting::kRfc4180 && lines_->line().find('"') != std::string_view::npos) {
+  if (quoting_ == Quoting::rfc4180 && lines_->line().find('"') != std::string_view::npos) {
     split_quoted();
   } else {
     split_literal();
@@ -94,7 +94,7 @@ std::size_t RowReader::read_quoted_field(std::size_t position) {
 
 bool RowReader::has_lone_carriage_return() const noexcept {
   return lines_->line().find('\r') != std::string_view::npos &&
-         (quoting_ == Quoting::kNone || lines_->line().find('"') == std::string_view::npos);
+         (quoting_ == Quoting::none || lines_->line().find('"') == std::string_view::npos);
 }
 
 void RowReader::check_field_count(std::size_t count) const {

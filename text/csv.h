@@ -17,7 +17,7 @@ inline constexpr std::size_t kMaxColumns = 65'536;
 /// a field that doesn't start with one is literal. Wholly empty lines are skipped and counted.
 class RowReader {
  public:
-  enum class Quoting { kNone, kRfc4180 };
+  enum class Quoting { none, rfc4180 };
 
   /// Reads the rows of `lines`, which must outlive the reader, with fields separated by `separator`.
   RowReader(LineReader& lines, char separator, Quoting quoting);

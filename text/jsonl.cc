@@ -24,14 +24,14 @@ class MemberCollector {
   using string_t = nlohmann::json::string_t;
   using binary_t = nlohmann::json::binary_t;
 
-  explicit MemberCollector(std::vector<JsonMember>& members) : members_(&members) {}
+  explicit MemberCollector(std::vector<JsonField>& members) : members_(&members) {}
 
-  bool null() { return scalar(JsonMember::Kind::kNull, {}); }
-  bool boolean(bool value) { return scalar(JsonMember::Kind::kBoolean, value ? "true" : "false"); }
-  bool number_integer(number_integer_t value) { return scalar(JsonMember::Kind::kNumber, fmt::format("{}", value)); }
-  bool number_unsigned(number_unsigned_t value) { return scalar(JsonMember::Kind::kNumber, fmt::format("{}", value)); }
-  bool number_float(number_float_t, const string_t& digits) { return scalar(JsonMember::Kind::kNumber, digits); }
-  bool string(string_t& value) { return scalar(JsonMember::Kind::kString, std::move(value)); }
+  bool null() { return scalar(JsonField::Kind::null, {}); }
+  bool boolean(bool value) { return scalar(JsonField::Kind::boolean, value ? "true" : "false"); }
+  bool number_integer(number_integer_t value) { return scalar(JsonField::Kind::number, fmt::format("{}", value)); }
+  bool number_unsigned(number_unsigned_t value) { return scalar(JsonField::Kind::number, fmt::format("{}", value)); }
+  bool number_float(number_float_t, const string_t& digits) { return scalar(JsonField::Kind::number, digits); }
+  bool string(string_t& value) { return scalar(JsonField::Kind::string, std::move(value)); }
   bool binary(binary_t&) { return fail("binary values don't exist in JSON"); }
   bool key(string_t& name) {
     if (depth_ > 1) return true;
@@ -40,8 +40,8 @@ class MemberCollector {
     (*members_)[used_++].key = std::move(name);
     return true;
   }
-  bool start_object(std::size_t) { return open(JsonMember::Kind::kObject); }
-  bool start_array(std::size_t) { return open(JsonMember::Kind::kArray); }
+  bool start_object(std::size_t) { return open(JsonField::Kind::object); }
+  bool start_array(std::size_t) { return open(JsonField::Kind::array); }
   bool end_object() { return close(); }
   bool end_array() { return close(); }
   bool parse_error(std::size_t position, const std::string& last_token, const nlohmann::json::exception& error) {
@@ -69,20 +69,20 @@ class MemberCollector {
     failure_ = std::move(message);
     return false;
   }
-  bool value_of_member(JsonMember::Kind kind) {
+  bool value_of_member(JsonField::Kind kind) {
     if (depth_ == 0) {
       return fail(fmt::format(R"(found {}; JSON lines hold one object a line, such as {{"text": "..."}})", json_kind_name(kind)));
     }
     if (depth_ == 1) (*members_)[used_ - 1].kind = kind;
     return true;
   }
-  bool scalar(JsonMember::Kind kind, std::string value) {
+  bool scalar(JsonField::Kind kind, std::string value) {
     if (!value_of_member(kind)) return false;
     if (depth_ == 1) (*members_)[used_ - 1].value = std::move(value);
     return true;
   }
-  bool open(JsonMember::Kind kind) {
-    const bool outermost = depth_ == 0 && kind == JsonMember::Kind::kObject;
+  bool open(JsonField::Kind kind) {
+    const bool outermost = depth_ == 0 && kind == JsonField::Kind::object;
     if (!outermost && !value_of_member(kind)) return false;
     if (depth_ == 1) (*members_)[used_ - 1].value.clear();
     if (depth_ == kMaxDepth) return fail(fmt::format("nested deeper than {} levels", kMaxDepth));
@@ -94,7 +94,7 @@ class MemberCollector {
     return true;
   }
 
-  std::vector<JsonMember>* members_;
+  std::vector<JsonField>* members_;
   std::size_t used_ = 0;
   int depth_ = 0;
   std::string failure_;
@@ -104,19 +104,19 @@ bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") ==
 
 }  // namespace
 
-std::string_view json_kind_name(JsonMember::Kind kind) noexcept {
+std::string_view json_kind_name(JsonField::Kind kind) noexcept {
   switch (kind) {
-    case JsonMember::Kind::kString:
+    case JsonField::Kind::string:
       return "a string";
-    case JsonMember::Kind::kNumber:
+    case JsonField::Kind::number:
       return "a number";
-    case JsonMember::Kind::kBoolean:
+    case JsonField::Kind::boolean:
       return "true or false";
-    case JsonMember::Kind::kNull:
+    case JsonField::Kind::null:
       return "null";
-    case JsonMember::Kind::kArray:
+    case JsonField::Kind::array:
       return "an array";
-    case JsonMember::Kind::kObject:
+    case JsonField::Kind::object:
       return "an object";
   }
   return "nothing";

@@ -10,17 +10,17 @@
 namespace lathe {
 
 /// A member of a line's object.
-struct JsonMember {
-  enum class Kind { kString, kNumber, kBoolean, kNull, kArray, kObject };
+struct JsonField {
+  enum class Kind { string, number, boolean, null, array, object };
   std::string key;
   /// A string's contents; a number's digits, those beyond 64 bits and fractions as they stand in the file; true or false. Else
   /// empty.
   std::string value;
-  Kind kind = Kind::kNull;
+  Kind kind = Kind::null;
 };
 
 /// "a string", "a number", ... for messages.
-std::string_view json_kind_name(JsonMember::Kind kind) noexcept;
+std::string_view json_kind_name(JsonField::Kind kind) noexcept;
 
 /// Reads one object a line. Lines of nothing but white space are skipped and counted. Bytes that aren't UTF-8, which JSON
 /// forbids, are replaced by U+FFFD before parsing, so that one damaged record doesn't cost the file.
@@ -33,7 +33,7 @@ class JsonLineReader {
   /// or has more than kMaxColumns members.
   bool next();
   /// The object's members in the line's order, repeated keys included; valid until the next call of `next`.
-  const std::vector<JsonMember>& members() const noexcept { return members_; }
+  const std::vector<JsonField>& members() const noexcept { return members_; }
   std::int64_t line() const noexcept { return lines_->number(); }
   /// Whether the line had bytes that aren't UTF-8.
   bool was_repaired() const noexcept { return was_repaired_; }
@@ -41,7 +41,7 @@ class JsonLineReader {
 
  private:
   LineReader* lines_;
-  std::vector<JsonMember> members_;
+  std::vector<JsonField> members_;
   bool was_repaired_ = false;
   std::int64_t empty_lines_ = 0;
 };

@@ -37,7 +37,7 @@ class RecordParser {
       if (report_.records == 0) fail_without_records();
       return false;
     }
-    if (options_.labels == LabelUse::kRequired && record.label.empty()) {
+    if (options_.labels == LabelUse::required && record.label.empty()) {
       fail(record.line, fmt::format("the label is empty (column '{}')", report_.label_column));
     }
     ++report_.records;
@@ -93,7 +93,7 @@ class RecordParser {
  private:
   [[noreturn]] void fail_without_records() const {
     if (lines_.number() == 0) throw FormatError(lines_.name(), "", "empty; a data file is needed");
-    const bool header = report_.format == DataFormat::kTsv || report_.format == DataFormat::kCsv;
+    const bool header = report_.format == DataFormat::tsv || report_.format == DataFormat::csv;
     throw FormatError(lines_.name(), "", header ? "no records after the header" : "no records, only empty lines");
   }
 
@@ -124,8 +124,8 @@ class RowParser final : public RecordParser {
  public:
   RowParser(LineReader source, DataFormat format, RecordOptions options)
       : RecordParser(std::move(source), format, std::move(options)),
-        rows_(lines(), format == DataFormat::kTsv ? '\t' : ',',
-              format == DataFormat::kTsv ? RowReader::Quoting::kNone : RowReader::Quoting::kRfc4180) {}
+        rows_(lines(), format == DataFormat::tsv ? '\t' : ',',
+              format == DataFormat::tsv ? RowReader::Quoting::none : RowReader::Quoting::rfc4180) {}
 
  protected:
   bool read(Record& record) override {
@@ -175,9 +175,8 @@ class JsonParser final : public RecordParser {
     if (!report.pair_column.empty()) record.pair = value(require(report.pair_column));
     read_label(record);
     look_at_ignored([&](std::size_t index, const std::string& name) {
-      const std::vector<JsonMember>& members = objects_.members();
-      const bool usable =
-          index < members.size() && members[index].kind == JsonMember::Kind::kString && members[index].key == name;
+      const std::vector<JsonField>& members = objects_.members();
+      const bool usable = index < members.size() && members[index].kind == JsonField::Kind::string && members[index].key == name;
       return usable ? std::string_view(members[index].value) : std::string_view();
     });
     return true;
@@ -189,25 +188,25 @@ class JsonParser final : public RecordParser {
   std::vector<std::string_view> keys() const {
     std::vector<std::string_view> keys;
     keys.reserve(objects_.members().size());
-    for (const JsonMember& member : objects_.members()) keys.emplace_back(member.key);
+    for (const JsonField& member : objects_.members()) keys.emplace_back(member.key);
     return keys;
   }
 
   void read_label(Record& record) {
     const std::string& name = options().label_column;
-    if (options().labels == LabelUse::kRequired) {
+    if (options().labels == LabelUse::required) {
       record.label = value(require(name));
       return;
     }
-    const JsonMember* label = name.empty() ? nullptr : find(name);
-    if (label == nullptr || label->kind == JsonMember::Kind::kNull) return;
+    const JsonField* label = name.empty() ? nullptr : find(name);
+    if (label == nullptr || label->kind == JsonField::Kind::null) return;
     record.label = value(*label);
     mutable_report().label_column = name;
   }
 
-  const JsonMember* find(std::string_view name) const {
-    const JsonMember* found = nullptr;
-    for (const JsonMember& member : objects_.members()) {
+  const JsonField* find(std::string_view name) const {
+    const JsonField* found = nullptr;
+    for (const JsonField& member : objects_.members()) {
       if (member.key != name) continue;
       if (found != nullptr) fail(objects_.line(), fmt::format("'{}' is there twice", name));
       found = &member;
@@ -215,21 +214,21 @@ class JsonParser final : public RecordParser {
     return found;
   }
 
-  const JsonMember& require(std::string_view name) const {
-    const JsonMember* found = find(name);
+  const JsonField& require(std::string_view name) const {
+    const JsonField* found = find(name);
     if (found == nullptr) fail(objects_.line(), fmt::format("no column '{}'; there are {}", name, quoted_list(keys())));
     return *found;
   }
 
-  std::string_view value(const JsonMember& member) const {
+  std::string_view value(const JsonField& member) const {
     switch (member.kind) {
-      case JsonMember::Kind::kString:
-      case JsonMember::Kind::kNumber:
-      case JsonMember::Kind::kBoolean:
+      case JsonField::Kind::string:
+      case JsonField::Kind::number:
+      case JsonField::Kind::boolean:
         return member.value;
-      case JsonMember::Kind::kNull:
-      case JsonMember::Kind::kArray:
-      case JsonMember::Kind::kObject:
+      case JsonField::Kind::null:
+      case JsonField::Kind::array:
+      case JsonField::Kind::object:
         break;
     }
     fail(objects_.line(),
@@ -242,14 +241,14 @@ class JsonParser final : public RecordParser {
 std::unique_ptr<RecordParser> make_parser(std::unique_ptr<ByteSource> source, const std::filesystem::path& name,
                                           DataFormat format, RecordOptions options) {
   LineReader lines(std::move(source), name, options.max_record_bytes);
-  if (format != DataFormat::kText) {
+  if (format != DataFormat::text) {
     check_column_options(options);
-    if (format == DataFormat::kJsonLines) return std::make_unique<JsonParser>(std::move(lines), format, std::move(options));
+    if (format == DataFormat::json_lines) return std::make_unique<JsonParser>(std::move(lines), format, std::move(options));
     return std::make_unique<RowParser>(std::move(lines), format, std::move(options));
   }
-  const std::string_view missing = options.labels == LabelUse::kRequired ? "labels"
-                                   : !options.pair_column.empty()        ? "pairs of texts"
-                                                                         : "";
+  const std::string_view missing = options.labels == LabelUse::required ? "labels"
+                                   : !options.pair_column.empty()       ? "pairs of texts"
+                                                                        : "";
   if (!missing.empty()) {
     throw UsageError(
         fmt::format("{}: plain text (txt) has one text a line and no {}; use tsv, csv or jsonl", name.string(), missing));
@@ -263,10 +262,10 @@ struct FormatName {
 };
 
 /// Names that parse_data_format takes, then further extensions.
-constexpr std::array kFormatNames = {FormatName{"tsv", DataFormat::kTsv}, FormatName{"csv", DataFormat::kCsv},
-                                     FormatName{"jsonl", DataFormat::kJsonLines}, FormatName{"txt", DataFormat::kText}};
-constexpr std::array kFurtherExtensions = {FormatName{"ndjson", DataFormat::kJsonLines},
-                                           FormatName{"json", DataFormat::kJsonLines}};
+constexpr std::array kFormatNames = {FormatName{"tsv", DataFormat::tsv}, FormatName{"csv", DataFormat::csv},
+                                     FormatName{"jsonl", DataFormat::json_lines}, FormatName{"txt", DataFormat::text}};
+constexpr std::array kFurtherExtensions = {FormatName{"ndjson", DataFormat::json_lines},
+                                           FormatName{"json", DataFormat::json_lines}};
 
 std::optional<DataFormat> find_format(std::span<const FormatName> names, std::string_view name) {
   const auto found = std::ranges::find(names, name, &FormatName::name);
@@ -303,7 +302,7 @@ RecordReader::RecordReader(const std::filesystem::path& path, RecordOptions opti
 }
 
 RecordReader::RecordReader(std::istream& stream, const std::string& name, RecordOptions options) {
-  const DataFormat format = options.format.value_or(DataFormat::kText);
+  const DataFormat format = options.format.value_or(DataFormat::text);
   parser_ = make_parser(stream_byte_source(stream, name), name, format, std::move(options));
 }
 

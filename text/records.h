@@ -15,11 +15,11 @@ namespace lathe {
 
 /// How records are written down. Lines end at LF or CRLF, a UTF-8 byte order mark is dropped, the last line need not end.
 enum class DataFormat {
-  kTsv,  ///< A header, then rows; fields separated by tabs and literal: no quoting, no escapes. Empty lines are skipped.
-  kCsv,  ///< A header, then rows, after RFC 4180: quoted fields may hold commas, line ends and doubled quotes. Empty lines are
-         ///< skipped.
-  kJsonLines,  ///< An object a line; strings, numbers, true and false serve as values. Empty lines are skipped.
-  kText,       ///< A text a line, without header; an empty line is an empty text.
+  tsv,  ///< A header, then rows; fields separated by tabs and literal: no quoting, no escapes. Empty lines are skipped.
+  csv,  ///< A header, then rows, after RFC 4180: quoted fields may hold commas, line ends and doubled quotes. Empty lines are
+        ///< skipped.
+  json_lines,  ///< An object a line; strings, numbers, true and false serve as values. Empty lines are skipped.
+  text,        ///< A text a line, without header; an empty line is an empty text.
 };
 
 /// "tsv", "csv", "jsonl", "txt".
@@ -30,8 +30,8 @@ DataFormat parse_data_format(std::string_view name);
 DataFormat data_format_of(const std::filesystem::path& path);
 
 enum class LabelUse {
-  kRequired,  ///< Each record must have a label that isn't empty: to train, to evaluate.
-  kOptional,  ///< A label is handed over where there is one: to predict.
+  required,  ///< Each record must have a label that isn't empty: to train, to evaluate.
+  optional,  ///< A label is handed over where there is one: to predict.
 };
 
 struct RecordOptions {
@@ -43,7 +43,7 @@ struct RecordOptions {
   /// The column of the second text. Empty: there is none.
   std::string pair_column = {};
   std::string label_column = "label";
-  LabelUse labels = LabelUse::kRequired;
+  LabelUse labels = LabelUse::required;
   /// A record, or a line of one, that is longer is refused; memory stays within a small multiple of this.
   std::size_t max_record_bytes = std::size_t{64} << 20U;
 };
@@ -67,7 +67,7 @@ struct IgnoredColumn {
 
 /// What reading found, for the caller to print.
 struct RecordReport {
-  DataFormat format = DataFormat::kText;
+  DataFormat format = DataFormat::text;
   std::string text_column, pair_column, label_column;  ///< The columns used; empty where there is none.
   /// In the file's order; for JSON lines, those of the first record.
   std::vector<IgnoredColumn> ignored;

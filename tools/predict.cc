@@ -54,7 +54,7 @@ std::string prediction(std::int64_t line, std::span<const float> probabilities, 
 
 int predict_command(const PredictOptions& options) {
   ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
-  reading.records.labels = LabelUse::kOptional;
+  reading.records.labels = LabelUse::optional;
   const DeviceChoice device = choose_device(options.running);
   const bool streaming = options.data == "-";
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time

@@ -18,15 +18,15 @@ namespace {
 
 Activation activation_of(HiddenActivation activation) {
   switch (activation) {
-    case HiddenActivation::kGelu:
+    case HiddenActivation::gelu:
       return Activation::gelu_erf;
-    case HiddenActivation::kGeluTanh:
+    case HiddenActivation::gelu_tanh:
       return Activation::gelu_tanh;
-    case HiddenActivation::kRelu:
+    case HiddenActivation::relu:
       return Activation::relu;
-    case HiddenActivation::kSilu:
+    case HiddenActivation::silu:
       return Activation::silu;
-    case HiddenActivation::kTanh:
+    case HiddenActivation::tanh:
       return Activation::tanh;
   }
   throw LogicError("an activation without a name");
@@ -85,7 +85,7 @@ std::unique_ptr<Classifier> Classifier::load(const std::filesystem::path& folder
 void Classifier::read_weights(const std::filesystem::path& folder, Head head, std::uint32_t seed) {
   const SafetensorsFile file = SafetensorsFile::open(ModelFolder::open(folder).weights);
   const auto expected = bert_tensors(config_, head == Head::renewed ? 0 : labels_.size(),
-                                     head == Head::required ? Presence::kRequired : Presence::kOptional);
+                                     head == Head::required ? Presence::required : Presence::optional);
   const BertMatch match = match_bert_tensors(file, expected);
   std::unordered_map<std::string_view, const TensorEntry*> found;
   for (const MatchedTensor& tensor : match.found) found.emplace(tensor.name, tensor.entry);
@@ -124,7 +124,7 @@ void Classifier::save_weights(const std::filesystem::path& folder) const {
   for (const Parameter& parameter : parameters_.all()) {
     for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
       tensors.push_back({.name = published_bert_name(name),
-                         .type = SafetensorsType::kF32,
+                         .type = SafetensorsType::f32,
                          .shape = part_shape(parameter),
                          .data = std::as_bytes(values)});
     });

@@ -29,7 +29,7 @@ BertConfig tiny() {
 struct Published {
   std::string name;
   std::vector<std::int64_t> shape;
-  SafetensorsType type = SafetensorsType::kF32;
+  SafetensorsType type = SafetensorsType::f32;
 };
 
 std::vector<Published> published(const std::vector<ExpectedTensor>& tensors, std::string_view prefix) {
@@ -137,7 +137,7 @@ TEST_F(BertNames, OneTensorUnderTwoNamesIsRefused) {
 TEST_F(BertNames, PositionIdsAndOtherHeadsArePassedOver) {
   const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 0);
   std::vector<Published> tensors = published(expected, "bert.");
-  tensors.push_back({"bert.embeddings.position_ids", {1, 6}, SafetensorsType::kI64});
+  tensors.push_back({"bert.embeddings.position_ids", {1, 6}, SafetensorsType::i64});
   tensors.push_back({"cls.predictions.bias", {10}});
   tensors.push_back({"cls.predictions.transform.LayerNorm.gamma", {4}});
   tensors.push_back({"classifier.weight", {2, 4}});
@@ -149,7 +149,7 @@ TEST_F(BertNames, PositionIdsAndOtherHeadsArePassedOver) {
             (std::vector<std::string>{"classifier.weight", "cls.predictions.bias", "cls.predictions.transform.LayerNorm.gamma"}));
   EXPECT_EQ(match.unused, (std::vector<std::string>{"bert.something.else"}));
 
-  named(tensors, "bert.embeddings.position_ids").type = SafetensorsType::kF32;
+  named(tensors, "bert.embeddings.position_ids").type = SafetensorsType::f32;
   const SafetensorsFile floating = write(tensors);
   EXPECT_EQ(match_bert_tensors(floating, expected).unused,
             (std::vector<std::string>{"bert.embeddings.position_ids", "bert.something.else"}));
@@ -176,7 +176,7 @@ TEST_F(BertNames, MisshapedTensorsAreShownWithBothShapes) {
   std::vector<Published> tensors = published(expected, "");
   named(tensors, "embeddings.word_embeddings.weight").shape = {11, 4};
   named(tensors, "pooler.dense.bias").shape = {4, 1};
-  named(tensors, "encoder.layer.0.output.dense.bias").type = SafetensorsType::kI32;
+  named(tensors, "encoder.layer.0.output.dense.bias").type = SafetensorsType::i32;
   EXPECT_EQ(refusal(tensors, expected),
             path().string() +
                 ": the weights do not fit the model's configuration in 3 tensors: embeddings.word_embeddings.weight is [11, 4], "
@@ -194,7 +194,7 @@ TEST_F(BertNames, MoreLayersThanTheConfigurationSaysAreRefused) {
 }
 
 TEST_F(BertNames, AbsentHeadsStartAnew) {
-  const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 2, Presence::kReplaceable);
+  const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 2, Presence::replaceable);
   std::vector<Published> tensors = published(bert_tensors(tiny(), 0), "bert.");
   drop(tensors, "bert.pooler.dense.weight");
   drop(tensors, "bert.pooler.dense.bias");
@@ -207,7 +207,7 @@ TEST_F(BertNames, AbsentHeadsStartAnew) {
 
 TEST_F(BertNames, AHeadForOtherLabelsIsReplacedWhole) {
   std::vector<Published> tensors = published(bert_tensors(tiny(), 3), "bert.");
-  const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 2, Presence::kReplaceable);
+  const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 2, Presence::replaceable);
   const SafetensorsFile file = write(tensors);
   const BertMatch match = match_bert_tensors(file, expected);
   EXPECT_EQ(match.replaced, (std::vector<std::string>{"classifier.weight [3, 4]", "classifier.bias [3]"}));

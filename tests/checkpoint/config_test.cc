@@ -37,7 +37,7 @@ TEST(BertConfig, AbsentKeysHaveHuggingFacesDefaults) {
   EXPECT_EQ(config.intermediate_size, 48);
   EXPECT_EQ(config.max_positions, 64);
   EXPECT_EQ(config.token_types, 2);
-  EXPECT_EQ(config.hidden_activation, HiddenActivation::kGelu);
+  EXPECT_EQ(config.hidden_activation, HiddenActivation::gelu);
   EXPECT_EQ(config.layer_norm_epsilon, 1e-12);
   EXPECT_EQ(config.hidden_dropout, 0.1);
   EXPECT_EQ(config.attention_dropout, 0.1);
@@ -57,7 +57,7 @@ TEST(BertConfig, ReadsEveryKey) {
       "problem_type": "single_label_classification", "bos_token_id": null, "position_embedding_type": "absolute", "is_decoder": false,
       "pruned_heads": {}, "torch_dtype": "float16")"));
   EXPECT_EQ(config.token_types, 1);
-  EXPECT_EQ(config.hidden_activation, HiddenActivation::kGeluTanh);
+  EXPECT_EQ(config.hidden_activation, HiddenActivation::gelu_tanh);
   EXPECT_EQ(config.layer_norm_epsilon, 1e-5);
   EXPECT_EQ(config.hidden_dropout, 0);
   EXPECT_EQ(config.attention_dropout, 0.25);
@@ -70,12 +70,12 @@ TEST(BertConfig, ReadsEveryKey) {
 }
 
 TEST(BertConfig, Activations) {
-  const std::vector<std::pair<std::string, HiddenActivation>> known = {{"gelu", HiddenActivation::kGelu},
-                                                                       {"gelu_new", HiddenActivation::kGeluTanh},
-                                                                       {"gelu_pytorch_tanh", HiddenActivation::kGeluTanh},
-                                                                       {"relu", HiddenActivation::kRelu},
-                                                                       {"silu", HiddenActivation::kSilu},
-                                                                       {"tanh", HiddenActivation::kTanh}};
+  const std::vector<std::pair<std::string, HiddenActivation>> known = {{"gelu", HiddenActivation::gelu},
+                                                                       {"gelu_new", HiddenActivation::gelu_tanh},
+                                                                       {"gelu_pytorch_tanh", HiddenActivation::gelu_tanh},
+                                                                       {"relu", HiddenActivation::relu},
+                                                                       {"silu", HiddenActivation::silu},
+                                                                       {"tanh", HiddenActivation::tanh}};
   for (const auto& [name, activation] : known)
     EXPECT_EQ(parse(with(R"("hidden_act": ")" + name + "\"")).hidden_activation, activation) << name;
   EXPECT_EQ(refusal(with(R"("hidden_act": "mish")")),
@@ -251,7 +251,7 @@ TEST(BertConfig, SavingKeepsWhatWasThereAndChangesWhatMust) {
 )");
   const BertConfig again = BertConfig::load(saved);
   EXPECT_EQ(again.labels, config.labels);
-  EXPECT_EQ(again.hidden_activation, HiddenActivation::kGeluTanh);
+  EXPECT_EQ(again.hidden_activation, HiddenActivation::gelu_tanh);
   EXPECT_EQ(again.classifier_dropout, 0.2);
   again.save(saved);
   EXPECT_EQ(BertConfig::load(saved).to_json(), again.to_json());
@@ -261,13 +261,13 @@ TEST(BertConfig, AConfigurationWithoutADocumentIsComplete) {
   BertConfig config;
   config.hidden_size = 32;
   config.heads = 2;
-  config.hidden_activation = HiddenActivation::kGeluTanh;
+  config.hidden_activation = HiddenActivation::gelu_tanh;
   config.layer_norm_epsilon = 1e-6;
   config.pad_token_id = 3;
   config.set_sequence_classification({"n\xC3\xA4h", "fern \"weit\""});
   const BertConfig again = parse(config.to_json());
   EXPECT_EQ(again.hidden_size, 32);
-  EXPECT_EQ(again.hidden_activation, HiddenActivation::kGeluTanh);
+  EXPECT_EQ(again.hidden_activation, HiddenActivation::gelu_tanh);
   EXPECT_EQ(again.layer_norm_epsilon, 1e-6);
   EXPECT_EQ(again.pad_token_id, 3);
   EXPECT_EQ(again.labels, config.labels);

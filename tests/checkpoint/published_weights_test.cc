@@ -33,7 +33,7 @@ TEST_F(PublishedWeights, EveryTensorIsFound) {
   const SafetensorsFile file = SafetensorsFile::open(model_.weights);
   EXPECT_EQ(file.metadata().at("format"), "pt");
 
-  const std::vector<ExpectedTensor> expected = bert_tensors(config, 2, Presence::kReplaceable);
+  const std::vector<ExpectedTensor> expected = bert_tensors(config, 2, Presence::replaceable);
   const BertMatch match = match_bert_tensors(file, expected);
   EXPECT_EQ(match.absent, (std::vector<std::string>{"classifier.weight", "classifier.bias"}));
   EXPECT_TRUE(match.replaced.empty() && match.other_heads.empty() && match.unused.empty());
@@ -42,7 +42,7 @@ TEST_F(PublishedWeights, EveryTensorIsFound) {
   std::int64_t parameters = 0;
   std::vector<float> values;
   for (const MatchedTensor& tensor : match.found) {
-    EXPECT_EQ(tensor.entry->type, SafetensorsType::kF32) << tensor.name;
+    EXPECT_EQ(tensor.entry->type, SafetensorsType::f32) << tensor.name;
     values.assign(static_cast<std::size_t>(tensor.entry->elements()), NAN);
     file.read_f32(*tensor.entry, values);
     EXPECT_TRUE(std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) << tensor.name;

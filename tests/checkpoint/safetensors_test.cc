@@ -46,7 +46,7 @@ TEST_F(Safetensors, ReadsTensorsByOffsetAndByName) {
 
   const TensorEntry* z = file.find("z");
   ASSERT_NE(z, nullptr);
-  EXPECT_EQ(z->type, SafetensorsType::kF32);
+  EXPECT_EQ(z->type, SafetensorsType::f32);
   EXPECT_EQ(z->shape, (std::vector<std::int64_t>{2, 2}));
   std::vector<float> values(4);
   file.read_f32(*z, values);

@@ -54,9 +54,9 @@ TEST(SafetensorsWriter, WritesTheFormatToTheByte) {
   const std::filesystem::path path = folder.path() / "m.safetensors";
   const std::vector<float> b = {1, 2}, a = {3};
   const std::vector<std::int64_t> ids = {9};
-  write_safetensors(path, std::vector<TensorView>{{"b", SafetensorsType::kF32, {2, 1}, bytes(b)},
-                                                  {"z", SafetensorsType::kI64, {1}, bytes(ids)},
-                                                  {"a", SafetensorsType::kF32, {}, bytes(a)}});
+  write_safetensors(path, std::vector<TensorView>{{"b", SafetensorsType::f32, {2, 1}, bytes(b)},
+                                                  {"z", SafetensorsType::i64, {1}, bytes(ids)},
+                                                  {"a", SafetensorsType::f32, {}, bytes(a)}});
   std::string header =
       R"({"__metadata__":{"format":"pt"},"z":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
       R"("a":{"dtype":"F32","shape":[],"data_offsets":[8,12]},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[12,20]}})";
@@ -72,8 +72,8 @@ TEST(SafetensorsWriter, WhatIsWrittenReadsBack) {
   const std::vector<float> none;
   const std::string name = "caf\xC3\xA9 \"quoted\"";
   write_safetensors(path,
-                    std::vector<TensorView>{{name, SafetensorsType::kF32, {12'345}, bytes(weights)},
-                                            {"none", SafetensorsType::kF32, {7, 0}, bytes(none)}},
+                    std::vector<TensorView>{{name, SafetensorsType::f32, {12'345}, bytes(weights)},
+                                            {"none", SafetensorsType::f32, {7, 0}, bytes(none)}},
                     {{"format", "pt"}, {"key", "a\nb"}});
   const SafetensorsFile file = SafetensorsFile::open(path);
   EXPECT_EQ(file.metadata().at("key"), "a\nb");
@@ -87,9 +87,9 @@ TEST(SafetensorsWriter, WhatIsWrittenReadsBack) {
 TEST(SafetensorsWriter, TheOrderOfTheTensorsDoesNotMatter) {
   const TemporaryFolder folder;
   const std::vector<float> one = {1}, two = {2}, three = {3};
-  std::vector<TensorView> tensors = {{"x", SafetensorsType::kF32, {1}, bytes(one)},
-                                     {"y", SafetensorsType::kF32, {1}, bytes(two)},
-                                     {"B", SafetensorsType::kF32, {1}, bytes(three)}};
+  std::vector<TensorView> tensors = {{"x", SafetensorsType::f32, {1}, bytes(one)},
+                                     {"y", SafetensorsType::f32, {1}, bytes(two)},
+                                     {"B", SafetensorsType::f32, {1}, bytes(three)}};
   write_safetensors(folder.path() / "1", tensors);
   std::ranges::reverse(tensors);
   write_safetensors(folder.path() / "2", tensors);
@@ -101,12 +101,12 @@ TEST(SafetensorsWriter, RefusesWhatIsNoSetOfTensors) {
   const std::filesystem::path path = folder.path() / "m.safetensors";
   const std::vector<float> two = {1, 2};
   const auto write = [&](std::vector<TensorView> tensors) { write_safetensors(path, tensors); };
-  EXPECT_THROW(write({{"a", SafetensorsType::kF32, {3}, bytes(two)}}), LogicError);
-  EXPECT_THROW(write({{"a", SafetensorsType::kF32, {-1, -2}, bytes(two)}}), LogicError);
-  EXPECT_THROW(write({{"a", SafetensorsType::kF32, {2}, bytes(two)}, {"a", SafetensorsType::kF32, {2}, bytes(two)}}), LogicError);
-  EXPECT_THROW(write({{"a", SafetensorsType::kF32, {2}, bytes(two)}, {"a", SafetensorsType::kI32, {2}, bytes(two)}}), LogicError);
-  EXPECT_THROW(write({{"__metadata__", SafetensorsType::kF32, {2}, bytes(two)}}), LogicError);
-  EXPECT_THROW(write({{"\xFF", SafetensorsType::kF32, {2}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"a", SafetensorsType::f32, {3}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"a", SafetensorsType::f32, {-1, -2}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"a", SafetensorsType::f32, {2}, bytes(two)}, {"a", SafetensorsType::f32, {2}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"a", SafetensorsType::f32, {2}, bytes(two)}, {"a", SafetensorsType::i32, {2}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"__metadata__", SafetensorsType::f32, {2}, bytes(two)}}), LogicError);
+  EXPECT_THROW(write({{"\xFF", SafetensorsType::f32, {2}, bytes(two)}}), LogicError);
   EXPECT_EQ(files_in(folder.path()), 0U);
 }
 
@@ -118,7 +118,7 @@ TEST(SafetensorsWriter, AFailedWriteLeavesThePreviousFile) {
   {
     const FileSizeLimit limit(65'536);
     message = message_of<FileError>([&] {
-      write_safetensors(path, std::vector<TensorView>{{"a", SafetensorsType::kF32, {100'000}, bytes(weights)}});
+      write_safetensors(path, std::vector<TensorView>{{"a", SafetensorsType::f32, {100'000}, bytes(weights)}});
     });
   }
   EXPECT_EQ(message, path.string() + ": cannot write after 65536 bytes: File too large");

@@ -107,9 +107,9 @@ class Golden {
     if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     return values;
   }
-  std::vector<double> f64(const std::string& name) const { return read<double>(name, SafetensorsType::kF64); }
-  std::vector<float> f32(const std::string& name) const { return read<float>(name, SafetensorsType::kF32); }
-  std::vector<std::int32_t> i32(const std::string& name) const { return read<std::int32_t>(name, SafetensorsType::kI32); }
+  std::vector<double> f64(const std::string& name) const { return read<double>(name, SafetensorsType::f64); }
+  std::vector<float> f32(const std::string& name) const { return read<float>(name, SafetensorsType::f32); }
+  std::vector<std::int32_t> i32(const std::string& name) const { return read<std::int32_t>(name, SafetensorsType::i32); }
   bool has(std::string_view name) const { return file_.find(name) != nullptr; }
   /// How far PyTorch's fp32 is from the float64 numbers in the file.
   double pytorch_fp32(const std::string& quantity) const {
@@ -328,7 +328,7 @@ constexpr const char* kNoWeights = "LATHE_TEST_WEIGHTS is not set: it names the 
 
 BertSettings minilm_settings() {
   const BertConfig config = BertConfig::load(std::filesystem::path(weights_folder()) / "config.json");
-  EXPECT_EQ(config.hidden_activation, HiddenActivation::kGelu);
+  EXPECT_EQ(config.hidden_activation, HiddenActivation::gelu);
   return {.vocabulary = config.vocabulary_size,
           .hidden_size = config.hidden_size,
           .layers = config.layers,

@@ -27,8 +27,8 @@ TEST(Columns, TextDefaultsToTextThenSentenceThenTheOnlyOther) {
   EXPECT_EQ(choose({"a", "b", "label"}, {.pair_column = "a"}).text, 1U);
   EXPECT_EQ(choose({"text", "b", "label"}, {.pair_column = "text"}).text, 1U);
   EXPECT_EQ(choose({"text", "sentence"}, {.label_column = "text"}).text, 1U);
-  EXPECT_EQ(choose({"label"}, {.label_column = {}, .labels = LabelUse::kOptional}).text, 0U);
-  EXPECT_EQ(choose({"review"}, {.labels = LabelUse::kOptional}).text, 0U);
+  EXPECT_EQ(choose({"label"}, {.label_column = {}, .labels = LabelUse::optional}).text, 0U);
+  EXPECT_EQ(choose({"review"}, {.labels = LabelUse::optional}).text, 0U);
 }
 
 TEST(Columns, NamedColumnsAreTaken) {
@@ -40,8 +40,8 @@ TEST(Columns, NamedColumnsAreTaken) {
 }
 
 TEST(Columns, LabelsMayBeOptional) {
-  EXPECT_EQ(choose({"text"}, {.labels = LabelUse::kOptional}).label, std::nullopt);
-  EXPECT_EQ(choose({"text", "label"}, {.labels = LabelUse::kOptional}).label, std::optional<std::size_t>(1));
+  EXPECT_EQ(choose({"text"}, {.labels = LabelUse::optional}).label, std::nullopt);
+  EXPECT_EQ(choose({"text", "label"}, {.labels = LabelUse::optional}).label, std::optional<std::size_t>(1));
 }
 
 TEST(Columns, AmbiguityListsTheCandidates) {
@@ -83,7 +83,7 @@ TEST(Columns, OneColumnCantBeTwoThings) {
   EXPECT_THROW(check_column_options({.text_column = "label"}), UsageError);
   EXPECT_THROW(check_column_options({.pair_column = "label"}), UsageError);
   EXPECT_THROW(check_column_options({.label_column = {}}), UsageError);
-  EXPECT_NO_THROW(check_column_options({.label_column = {}, .labels = LabelUse::kOptional}));
+  EXPECT_NO_THROW(check_column_options({.label_column = {}, .labels = LabelUse::optional}));
   EXPECT_NO_THROW(check_column_options({}));
 }
 

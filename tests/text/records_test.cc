@@ -29,12 +29,12 @@ using Numbers = std::vector<std::int64_t>;
 
 constexpr RecordOptions kNoOptions;
 
-RecordOptions as(DataFormat format, LabelUse labels = LabelUse::kRequired) { return {.format = format, .labels = labels}; }
+RecordOptions as(DataFormat format, LabelUse labels = LabelUse::required) { return {.format = format, .labels = labels}; }
 
-DataSet read_tsv(const std::string& contents) { return read_string(contents, as(DataFormat::kTsv)); }
-DataSet read_csv(const std::string& contents) { return read_string(contents, as(DataFormat::kCsv)); }
-DataSet read_jsonl(const std::string& contents) { return read_string(contents, as(DataFormat::kJsonLines)); }
-DataSet read_txt(const std::string& contents) { return read_string(contents, as(DataFormat::kText, LabelUse::kOptional)); }
+DataSet read_tsv(const std::string& contents) { return read_string(contents, as(DataFormat::tsv)); }
+DataSet read_csv(const std::string& contents) { return read_string(contents, as(DataFormat::csv)); }
+DataSet read_jsonl(const std::string& contents) { return read_string(contents, as(DataFormat::json_lines)); }
+DataSet read_txt(const std::string& contents) { return read_string(contents, as(DataFormat::text, LabelUse::optional)); }
 
 std::string tsv_error(const std::string& contents) {
   return message_of<FormatError>([&] { read_tsv(contents); });
@@ -64,18 +64,18 @@ class TemporaryFile {
 // Formats
 
 TEST(DataFormats, FollowTheExtension) {
-  EXPECT_EQ(data_format_of("a/b.tsv"), DataFormat::kTsv);
-  EXPECT_EQ(data_format_of("B.CSV"), DataFormat::kCsv);
-  EXPECT_EQ(data_format_of("x.jsonl"), DataFormat::kJsonLines);
-  EXPECT_EQ(data_format_of("x.ndjson"), DataFormat::kJsonLines);
-  EXPECT_EQ(data_format_of("x.json"), DataFormat::kJsonLines);
-  EXPECT_EQ(data_format_of("x.y.txt"), DataFormat::kText);
+  EXPECT_EQ(data_format_of("a/b.tsv"), DataFormat::tsv);
+  EXPECT_EQ(data_format_of("B.CSV"), DataFormat::csv);
+  EXPECT_EQ(data_format_of("x.jsonl"), DataFormat::json_lines);
+  EXPECT_EQ(data_format_of("x.ndjson"), DataFormat::json_lines);
+  EXPECT_EQ(data_format_of("x.json"), DataFormat::json_lines);
+  EXPECT_EQ(data_format_of("x.y.txt"), DataFormat::text);
   for (const char* name : {"x", "x.", ".tsv", "x.parquet", "tsv", "x.tsv/y"})
     EXPECT_THROW(data_format_of(name), UsageError) << name;
 }
 
 TEST(DataFormats, HaveNames) {
-  for (const DataFormat format : {DataFormat::kTsv, DataFormat::kCsv, DataFormat::kJsonLines, DataFormat::kText}) {
+  for (const DataFormat format : {DataFormat::tsv, DataFormat::csv, DataFormat::json_lines, DataFormat::text}) {
     EXPECT_EQ(parse_data_format(data_format_name(format)), format);
   }
   EXPECT_EQ(message_of<UsageError>([] { parse_data_format("xml"); }),
@@ -91,7 +91,7 @@ TEST(Tsv, FieldsAreLiteral) {
   EXPECT_EQ(labels_of(data.records), (Strings{"1", "0", "1", "0"}));
   EXPECT_EQ(lines_of(data.records), (Numbers{2, 3, 4, 5}));
   EXPECT_EQ(data.report.records, 4);
-  EXPECT_EQ(data.report.format, DataFormat::kTsv);
+  EXPECT_EQ(data.report.format, DataFormat::tsv);
   EXPECT_EQ(data.report.text_column, "text");
   EXPECT_EQ(data.report.label_column, "label");
   EXPECT_EQ(data.report.pair_column, "");
@@ -129,7 +129,7 @@ TEST(Tsv, AWrongNumberOfFieldsIsRefusedWithItsLine) {
 TEST(Tsv, PairsAndOtherColumns) {
   std::istringstream stream("id\tquestion\tnote\tanswer\tlabel\n7\tq\tlong enough to be read by someone\ta\tyes\n");
   const DataSet data =
-      read_records(stream, "data", {.format = DataFormat::kTsv, .text_column = "question", .pair_column = "answer"});
+      read_records(stream, "data", {.format = DataFormat::tsv, .text_column = "question", .pair_column = "answer"});
   const Record record = data.records[0];
   EXPECT_EQ(record.text, "q");
   EXPECT_EQ(record.pair, "a");
@@ -173,7 +173,7 @@ TEST(Csv, LineEndsInsideQuotesAreTextAndCountAsLines) {
 
 TEST(Csv, QuotedHeadersWithMarkAndLineEnds) {
   std::istringstream stream("\xEF\xBB\xBF\"the\ntext\",\"label\"\na,1\n");
-  const DataSet data = read_records(stream, "data", {.format = DataFormat::kCsv});
+  const DataSet data = read_records(stream, "data", {.format = DataFormat::csv});
   EXPECT_EQ(data.report.text_column, "the\ntext");
   EXPECT_EQ(lines_of(data.records), Numbers{3});
 }
@@ -202,7 +202,7 @@ TEST(Csv, AWrongNumberOfFieldsIsRefusedWithTheLineOfTheRow) {
 }
 
 TEST(Csv, EmptyLinesAreSkippedQuotedEmptinessIsNot) {
-  const DataSet data = read_string("text\n\n\"\"\n\nb\n", as(DataFormat::kCsv, LabelUse::kOptional));
+  const DataSet data = read_string("text\n\n\"\"\n\nb\n", as(DataFormat::csv, LabelUse::optional));
   EXPECT_EQ(texts_of(data.records), (Strings{"", "b"}));
   EXPECT_EQ(data.report.empty_lines, 2);
 }
@@ -211,7 +211,7 @@ TEST(Csv, AnUnclosedQuoteStopsAtTheLimit) {
   std::string contents = "text,label\na,1\n\"b,0\n";
   for (int i = 0; i < 100; ++i) contents += "0123456789,1\n";
   std::istringstream stream(contents);
-  EXPECT_EQ(message_of<FormatError>([&] { read_records(stream, "data", {.format = DataFormat::kCsv, .max_record_bytes = 200}); }),
+  EXPECT_EQ(message_of<FormatError>([&] { read_records(stream, "data", {.format = DataFormat::csv, .max_record_bytes = 200}); }),
             "data, line 3: the row is longer than 200 bytes; is the quote opened in line 3 ever closed?");
 }
 
@@ -318,14 +318,14 @@ TEST(JsonLines, BoundsMembers) {
 TEST(JsonLines, LeftoversOfALongerLineAreGone) {
   const DataSet data =
       read_string("{\"text\":\"a\",\"x\":1,\"label\":\"yes\"}\n{\"text\":\"b\"}\n{\"text\":\"c\",\"label\":null}\n",
-                  as(DataFormat::kJsonLines, LabelUse::kOptional));
+                  as(DataFormat::json_lines, LabelUse::optional));
   EXPECT_EQ(texts_of(data.records), (Strings{"a", "b", "c"}));
   EXPECT_EQ(labels_of(data.records), (Strings{"yes", "", ""}));
 }
 
 TEST(JsonLines, OptionalLabelsMayComeLater) {
   const DataSet data =
-      read_string("{\"review\":\"a\"}\n{\"review\":\"b\",\"label\":1}\n", as(DataFormat::kJsonLines, LabelUse::kOptional));
+      read_string("{\"review\":\"a\"}\n{\"review\":\"b\",\"label\":1}\n", as(DataFormat::json_lines, LabelUse::optional));
   EXPECT_EQ(labels_of(data.records), (Strings{"", "1"}));
   EXPECT_EQ(data.report.label_column, "label");
   EXPECT_EQ(data.report.text_column, "review");
@@ -367,14 +367,14 @@ TEST(PlainText, EachLineIsAText) {
 }
 
 TEST(PlainText, HasNeitherLabelsNorPairs) {
-  EXPECT_EQ(message_of<UsageError>([] { read_string("a\n", as(DataFormat::kText)); }),
+  EXPECT_EQ(message_of<UsageError>([] { read_string("a\n", as(DataFormat::text)); }),
             "data: plain text (txt) has one text a line and no labels; use tsv, csv or jsonl");
-  EXPECT_EQ(message_of<UsageError>([] { read_string("a\n", {.pair_column = "b", .labels = LabelUse::kOptional}); }),
+  EXPECT_EQ(message_of<UsageError>([] { read_string("a\n", {.pair_column = "b", .labels = LabelUse::optional}); }),
             "data: plain text (txt) has one text a line and no pairs of texts; use tsv, csv or jsonl");
 }
 
 TEST(PlainText, IsWhatAStreamHoldsUnlessSaidAndNamesOfColumnsDontMatter) {
-  const DataSet data = read_string("text\nb\n", {.text_column = "sentence", .labels = LabelUse::kOptional});
+  const DataSet data = read_string("text\nb\n", {.text_column = "sentence", .labels = LabelUse::optional});
   EXPECT_EQ(texts_of(data.records), (Strings{"text", "b"}));
 }
 
@@ -383,7 +383,7 @@ TEST(PlainText, IsWhatAStreamHoldsUnlessSaidAndNamesOfColumnsDontMatter) {
 TEST(Records, EmptyLabelsAreRefusedWhereLabelsAreNeeded) {
   EXPECT_EQ(tsv_error("text\tlabel\na\t1\nb\t\n"), "data, line 3: the label is empty (column 'label')");
   EXPECT_EQ(jsonl_error("{\"text\":\"a\",\"label\":\"\"}"), "data, line 1: the label is empty (column 'label')");
-  const DataSet data = read_string("text\tlabel\na\t1\nb\t\n", as(DataFormat::kTsv, LabelUse::kOptional));
+  const DataSet data = read_string("text\tlabel\na\t1\nb\t\n", as(DataFormat::tsv, LabelUse::optional));
   EXPECT_EQ(labels_of(data.records), (Strings{"1", ""}));
   EXPECT_EQ(data.records.label_index(1), -1);
 }
@@ -414,7 +414,7 @@ TEST(Records, FilesThatCannotBeReadSayWhy) {
 
 TEST(Records, TheFormatGivenWinsOverTheName) {
   const TemporaryFile file("data.csv", "text\tlabel\na, b\t1\n");
-  EXPECT_EQ(texts_of(read_records(file.path(), as(DataFormat::kTsv)).records), Strings{"a, b"});
+  EXPECT_EQ(texts_of(read_records(file.path(), as(DataFormat::tsv)).records), Strings{"a, b"});
   EXPECT_NE(
       message_of<FormatError>([&] { read_records(file.path()); }).find("data.csv, line 1: no column 'label'; there is only"),
       std::string::npos);
@@ -423,9 +423,8 @@ TEST(Records, TheFormatGivenWinsOverTheName) {
 TEST(Records, LongLinesAreRefusedWithTheLine) {
   const std::string contents = "text\tlabel\na\t1\n" + std::string(5000, 'x') + "\t1\n";
   std::istringstream stream(contents);
-  EXPECT_EQ(
-      message_of<FormatError>([&] { read_records(stream, "data", {.format = DataFormat::kTsv, .max_record_bytes = 5001}); }),
-      "data, line 3: the line is longer than 5001 bytes; is this the right file and format?");
+  EXPECT_EQ(message_of<FormatError>([&] { read_records(stream, "data", {.format = DataFormat::tsv, .max_record_bytes = 5001}); }),
+            "data, line 3: the line is longer than 5001 bytes; is this the right file and format?");
   EXPECT_EQ(read_tsv(contents).records.text(1).size(), 5000U);
 }
 
@@ -470,7 +469,7 @@ TEST(Records, SurviveCopyMoveAndClear) {
 
 TEST(RecordReader, IsDoneForGoodAtTheEnd) {
   std::istringstream stream("a\n");
-  RecordReader reader(stream, "standard input", {.labels = LabelUse::kOptional});
+  RecordReader reader(stream, "standard input", {.labels = LabelUse::optional});
   Record record;
   EXPECT_TRUE(reader.next(record));
   EXPECT_FALSE(reader.next(record));
@@ -480,7 +479,7 @@ TEST(RecordReader, IsDoneForGoodAtTheEnd) {
 
 TEST(RecordReader, KnowsItsColumnsAfterTheFirstRecord) {
   std::istringstream stream("review\tid\tlabel\na\t1\tx\nb\t2\ty\n");
-  RecordReader reader(stream, "data", {.format = DataFormat::kTsv, .text_column = "review"});
+  RecordReader reader(stream, "data", {.format = DataFormat::tsv, .text_column = "review"});
   Record record;
   ASSERT_TRUE(reader.next(record));
   EXPECT_EQ(reader.report().text_column, "review");
@@ -512,7 +511,7 @@ class TypedBuffer final : public std::streambuf {
 TEST(RecordReader, HandsOverALineBeforeTheNextIsTyped) {
   TypedBuffer typed({"one\n", "two\n", "three\n"});
   std::istream stream(&typed);
-  RecordReader reader(stream, "standard input", {.labels = LabelUse::kOptional});
+  RecordReader reader(stream, "standard input", {.labels = LabelUse::optional});
   Record record;
   for (const std::size_t line : {1U, 2U, 3U}) {
     ASSERT_TRUE(reader.next(record));
@@ -532,7 +531,7 @@ TEST(RecordReader, ReadsAPipeAsItIsWritten) {
     first_read.get_future().wait();
     pipe << "{\"text\":\"b\"}\n" << std::flush;
   });
-  RecordReader reader(path, {.labels = LabelUse::kOptional});
+  RecordReader reader(path, {.labels = LabelUse::optional});
   Record record;
   EXPECT_TRUE(reader.next(record));
   EXPECT_EQ(record.text, "a");
@@ -575,7 +574,7 @@ TEST(RealData, AFileWithoutAHeaderListsWhatItsFirstRowHolds) {
   const auto folder = test::test_data();
   if (!folder) GTEST_SKIP() << "LATHE_TEST_DATA isn't set";
   const std::string message = message_of<UsageError>(
-      [&] { read_records(*folder / "movie-reviews" / "movieReviewSnippets_GroundTruth.txt", as(DataFormat::kTsv)); });
+      [&] { read_records(*folder / "movie-reviews" / "movieReviewSnippets_GroundTruth.txt", as(DataFormat::tsv)); });
   EXPECT_NE(message.find("line 1: which column is the text?"), std::string::npos) << message;
   EXPECT_NE(message.find("'2.26666666667'"), std::string::npos) << message;
 }

@@ -39,7 +39,7 @@ inline void write_tiny_model(const std::filesystem::path& folder, int layers = 2
     std::vector<float>& v = values.emplace_back(static_cast<std::size_t>(size));
     const bool norm = tensor.name.ends_with("LayerNorm.weight");
     for (std::size_t i = 0; i < v.size(); ++i) v[i] = norm ? 1.0F : static_cast<float>(0.05 * random.normal(i));
-    views.push_back({.name = tensor.name, .type = SafetensorsType::kF32, .shape = tensor.shape, .data = {}});
+    views.push_back({.name = tensor.name, .type = SafetensorsType::f32, .shape = tensor.shape, .data = {}});
   }
   for (std::size_t i = 0; i < views.size(); ++i) views[i].data = std::as_bytes(std::span(values[i]));
   write_safetensors(folder / "model.safetensors", views);
