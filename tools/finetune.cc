@@ -241,7 +241,10 @@ int finetune_command(const FinetuneOptions& options) {
   if (!results.train.interrupted && test) {
     // The model that is kept may be an earlier one than the last.
     classifier->reload(options.output);
-    results.test = evaluate(*classifier, test->samples, test->labels, settings.batch_size);
+    results.test = evaluate_until(&stop, *classifier, test->samples, test->labels, settings.batch_size);
+    results.train.interrupted = !results.test.has_value();
+  }
+  if (results.test) {
     observer.log().write(EvaluationLog{.step = results.train.best ? results.train.best->step : results.train.steps,
                                        .epoch = results.train.best ? results.train.best->epoch : results.train.epochs,
                                        .metrics = *results.test,

@@ -9,15 +9,16 @@
 namespace lathe {
 namespace {
 
-/// Calls visit(first sample, logits of a batch [n x classes]) for all samples in order.
+/// Calls visit(first sample, logits of a batch [n x classes]) for all samples in order. False where `stop` (may be null) ended it early.
 template <class Visit>
-void for_each_batch(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size,
-                    const std::function<void(std::int64_t)>& progress, Visit visit) {
+bool for_each_batch(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size,
+                    const std::atomic<int>* stop, Visit visit) {
   PackedBatch packed;
   std::vector<std::int32_t> members;
   std::vector<float> logits;
   const std::int64_t classes = classifier.model().classes();
   for (std::int64_t first = 0; first < samples.count(); first += batch_size) {
+    if (stop != nullptr && stop->load(std::memory_order_relaxed) != 0) return false;
     members.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch_size, samples.count() - first)));
     std::iota(members.begin(), members.end(), static_cast<std::int32_t>(first));
     pack_sequences(samples, members, {}, packed);
@@ -27,8 +28,8 @@ void for_each_batch(const Classifier& classifier, const TokenizedSamples& sample
     logits.resize(members.size() * static_cast<std::size_t>(classes));
     classifier.model().forward(tape, batch).copy_to<float>(logits);
     visit(first, std::span<const float>(logits));
-    if (progress) progress(first + static_cast<std::int64_t>(members.size()));
   }
+  return true;
 }
 
 /// log(sum(exp(row))), in fp64.
@@ -46,11 +47,10 @@ void softmax(std::span<const float> logits, std::span<float> probabilities) {
 
 }  // namespace
 
-std::vector<float> predict_probabilities(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size,
-                                         const std::function<void(std::int64_t)>& progress) {
+std::vector<float> predict_probabilities(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size) {
   const auto classes = static_cast<std::size_t>(classifier.model().classes());
   std::vector<float> probabilities(static_cast<std::size_t>(samples.count()) * classes);
-  for_each_batch(classifier, samples, batch_size, progress, [&](std::int64_t first, std::span<const float> logits) {
+  for_each_batch(classifier, samples, batch_size, nullptr, [&](std::int64_t first, std::span<const float> logits) {
     for (std::size_t at = 0; at < logits.size(); at += classes) {
       softmax(logits.subspan(at, classes),
               std::span(probabilities).subspan(static_cast<std::size_t>(first) * classes + at, classes));
@@ -59,22 +59,28 @@ std::vector<float> predict_probabilities(const Classifier& classifier, const Tok
   return probabilities;
 }
 
-ClassificationMetrics evaluate(const Classifier& classifier, const TokenizedSamples& samples,
-                               std::span<const std::int32_t> labels, std::int32_t batch_size,
-                               const std::function<void(std::int64_t)>& progress) {
+std::optional<ClassificationMetrics> evaluate_until(const std::atomic<int>* stop, const Classifier& classifier,
+                                                    const TokenizedSamples& samples, std::span<const std::int32_t> labels,
+                                                    std::int32_t batch_size) {
   const auto classes = static_cast<std::size_t>(classifier.model().classes());
   std::vector<float> probabilities(static_cast<std::size_t>(samples.count()) * classes);
   double loss = 0.0;
-  for_each_batch(classifier, samples, batch_size, progress, [&](std::int64_t first, std::span<const float> logits) {
+  const auto add_batch = [&](std::int64_t first, std::span<const float> logits) {
     auto sample = static_cast<std::size_t>(first);
     for (std::size_t at = 0; at < logits.size(); at += classes, ++sample) {
       const auto row = logits.subspan(at, classes);
       softmax(row, std::span(probabilities).subspan(sample * classes, classes));
       loss += log_sum_exp(row) - row[static_cast<std::size_t>(labels[sample])];
     }
-  });
+  };
+  if (!for_each_batch(classifier, samples, batch_size, stop, add_batch)) return std::nullopt;
   const double mean = samples.count() == 0 ? 0.0 : loss / static_cast<double>(samples.count());
   return classification_metrics(probabilities, labels, static_cast<std::int32_t>(classes), mean);
+}
+
+ClassificationMetrics evaluate(const Classifier& classifier, const TokenizedSamples& samples,
+                               std::span<const std::int32_t> labels, std::int32_t batch_size) {
+  return *evaluate_until(nullptr, classifier, samples, labels, batch_size);
 }
 
 }  // namespace lathe

@@ -1,7 +1,8 @@
 #pragma once
 // Running a classifier without training it.
+#include <atomic>
 #include <cstdint>
-#include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,14 +12,16 @@
 
 namespace lathe {
 
-/// Probabilities of all samples, [samples x classes], `batch_size` samples at a time, in their order. `progress`, where given, is called
-/// after each batch with the samples done.
-std::vector<float> predict_probabilities(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size,
-                                         const std::function<void(std::int64_t)>& progress = {});
+/// Probabilities of all samples, [samples x classes], `batch_size` samples at a time, in their order.
+std::vector<float> predict_probabilities(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size);
 
 /// Metrics over labelled samples. Loss is the mean of -log p[label], in fp64 from fp32 logits.
 ClassificationMetrics evaluate(const Classifier& classifier, const TokenizedSamples& samples,
-                               std::span<const std::int32_t> labels, std::int32_t batch_size,
-                               const std::function<void(std::int64_t)>& progress = {});
+                               std::span<const std::int32_t> labels, std::int32_t batch_size);
+
+/// The same, but given up, with nothing to show, after the batch during which `stop`, where given, becomes non-zero.
+std::optional<ClassificationMetrics> evaluate_until(const std::atomic<int>* stop, const Classifier& classifier,
+                                                    const TokenizedSamples& samples, std::span<const std::int32_t> labels,
+                                                    std::int32_t batch_size);
 
 }  // namespace lathe

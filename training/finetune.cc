@@ -66,11 +66,12 @@ class Run {
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
       result.steps = step + 1;
-      result.interrupted = stop != nullptr && stop->load(std::memory_order_relaxed) != 0;
+      result.interrupted = is_stopped(stop);
       const bool last = step + 1 == steps_.total || result.interrupted;
       if (last || step == 0 || (step + 1) % settings_.log_steps == 0) log(step);
+      const bool epoch_ends = last || (step + 1) % steps_.per_epoch == 0;
+      if (!result.interrupted && epoch_ends) result.interrupted = !finish_epoch(step + 1, result.best, stop);
       if (result.interrupted) break;
-      if (last || (step + 1) % steps_.per_epoch == 0) finish_epoch(step + 1, result.best);
     }
     result.epochs = epochs_at(result.steps);
     result.tokens = tokens_;
@@ -80,6 +81,7 @@ class Run {
   }
 
  private:
+  static bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed) != 0; }
   double epochs_at(std::int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_.per_epoch); }
 
   /// Tokens of the batch_size longest samples: no batch has more.
@@ -93,10 +95,12 @@ class Run {
     return tokens;
   }
 
-  /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to.
+  /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to. One that comes only after very
+  /// many steps is prepared when it comes.
   void prepare_products() {
+    constexpr std::int64_t kMost = 100'000;
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
-    for (std::int64_t step = 0; step < steps_.total; ++step) {
+    for (std::int64_t step = 0; step < std::min(steps_.total, kMost); ++step) {
       const auto members = order_.batch(step);
       std::int64_t tokens = 0;
       for (const std::int32_t member : members) tokens += train_.samples.length(member);
@@ -142,27 +146,40 @@ class Run {
     unlogged_tokens_ = 0;
   }
 
-  /// Evaluates and keeps the model where it is the best; without a dev split keeps it as it is. Takes no time of training.
-  void finish_epoch(std::int64_t step, std::optional<EvaluationLog>& best) {
+  /// Evaluates and keeps the model where it is the best; without a dev split keeps it as it is. Takes no time of training. False where
+  /// `stop` ended the evaluation.
+  bool finish_epoch(std::int64_t step, std::optional<EvaluationLog>& best, const std::atomic<int>* stop) {
     clock_.pause();
-    if (dev_ != nullptr) {
-      EvaluationLog log{.step = step,
-                        .epoch = epochs_at(step),
-                        .metrics = evaluate(classifier_, dev_->samples, dev_->labels, settings_.batch_size),
-                        .best = false};
-      const auto better = [](const ClassificationMetrics& a, const ClassificationMetrics& b) {
-        return a.accuracy != b.accuracy ? a.accuracy > b.accuracy : a.loss < b.loss;
-      };
-      log.best = !best || better(log.metrics, best->metrics);
-      if (log.best) {
-        observer_.save(classifier_);
-        best = log;
-      }
-      observer_.evaluated(log);
-    } else {
+    if (dev_ == nullptr) {
       observer_.save(classifier_);
+    } else if (!evaluate_dev(step, best, stop)) {
+      return false;
     }
     clock_.resume();
+    return true;
+  }
+
+  bool evaluate_dev(std::int64_t step, std::optional<EvaluationLog>& best, const std::atomic<int>* stop) {
+    const auto metrics = evaluate_until(stop, classifier_, dev_->samples, dev_->labels, settings_.batch_size);
+    if (!metrics) return false;
+    // Weights that the last step broke show here first.
+    if (!std::isfinite(metrics->loss)) {
+      throw NonFiniteError(
+          fmt::format("after step {}: the dev loss is {}: the model is not kept; use a smaller --lr or look for "
+                      "faults in the data",
+                      step, metrics->loss));
+    }
+    EvaluationLog log{.step = step, .epoch = epochs_at(step), .metrics = *metrics, .best = false};
+    const auto better = [](const ClassificationMetrics& a, const ClassificationMetrics& b) {
+      return a.accuracy != b.accuracy ? a.accuracy > b.accuracy : a.loss < b.loss;
+    };
+    log.best = !best || better(log.metrics, best->metrics);
+    if (log.best) {
+      observer_.save(classifier_);
+      best = log;
+    }
+    observer_.evaluated(log);
+    return true;
   }
 
   Classifier& classifier_;
@@ -189,9 +206,13 @@ class Run {
 FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
   FinetuneSteps steps;
   steps.per_epoch = (samples + settings.batch_size - 1) / settings.batch_size;
-  steps.total = settings.max_steps > 0
-                    ? settings.max_steps
-                    : static_cast<std::int64_t>(std::ceil(settings.epochs * static_cast<double>(steps.per_epoch)));
+  const double total = settings.max_steps > 0 ? static_cast<double>(settings.max_steps)
+                                              : std::ceil(settings.epochs * static_cast<double>(steps.per_epoch));
+  // Far more than anybody waits for; a random key counts steps in 32 bits.
+  constexpr double kMost = 1e9;
+  if (!(total <= kMost))
+    throw UsageError(fmt::format("{:.4g} steps are asked for, and a run has at most {:.4g}; train for less", total, kMost));
+  steps.total = static_cast<std::int64_t>(total);
   steps.warmup = settings.warmup_share
                      ? static_cast<std::int64_t>(std::ceil(*settings.warmup_share * static_cast<double>(steps.total)))
                      : settings.warmup_steps;

@@ -86,13 +86,13 @@ struct FinetuneResult {
 };
 
 /// Trains `classifier` on `train`, evaluating `dev` (where given) after each epoch and at the end; best is the highest accuracy, of equals
-/// the lowest loss. `stop`, where given, ends training after the step during which it becomes non-zero, without an evaluation.
-/// The same settings, data, build, device and thread count give the same bits. Throws NonFiniteError, with the step, where a loss is not
-/// a number or the gradients aren't.
+/// the lowest loss. `stop`, where given, ends training after the step during which it becomes non-zero, without an evaluation; where one
+/// is under way, that ends unfinished, and the model is not saved. The same settings, data, build, device and thread count give the same
+/// bits. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't.
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
                         const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr);
 
-/// The steps that settings ask for on so many samples.
+/// The steps that settings ask for on so many samples. UsageError for more than 1e9.
 struct FinetuneSteps {
   std::int64_t per_epoch = 0;
   std::int64_t total = 0;

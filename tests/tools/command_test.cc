@@ -141,6 +141,23 @@ TEST_F(CommandTest, AnInterruptEndsTheStepAndKeepsWhatWasSaved) {
   }
 }
 
+TEST_F(CommandTest, AnInterruptDuringTheTestEndsItAndKeepsTheModel) {
+  write_tiny_data(folder_ / "long.tsv", 100000, 3);
+  const auto interrupt_after_save = [&](pid_t child) {
+    const auto saved = folder_ / "run" / "model.safetensors";
+    for (int i = 0; i < 60000 && !fs::exists(saved); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ::kill(child, SIGINT);
+  };
+  // One text at a time: seconds of testing, of which the signal leaves next to nothing.
+  const CommandResult result = lathe({"finetune", "--model", path("model"), "--train", path("train.tsv"), "--output", path("run"),
+                                      "--max-steps", "1", "--batch-size", "1", "--test", path("long.tsv")},
+                                     "", interrupt_after_save);
+  EXPECT_EQ(result.status, 130) << result.error;
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(results("run")["interrupted"], true);
+  EXPECT_TRUE(results("run")["test"].is_null());
+}
+
 TEST_F(CommandTest, AClosedPipeEndsQuietly) {
   ASSERT_EQ(lathe(finetune("run", {"--max-steps", "2"})).status, 0);
   const std::string call = std::string(LATHE_COMMAND) + " predict --model " + path("run") + " --data " + path("train.tsv") +

@@ -31,13 +31,17 @@ class Recorder final : public FinetuneObserver {
   void stepped(std::int64_t step, std::int64_t, std::int64_t) override {
     if (on_step) on_step(step);
   }
-  void logged(const StepLog& log) override { steps.push_back(log); }
+  void logged(const StepLog& log) override {
+    steps.push_back(log);
+    if (on_log) on_log(log);
+  }
   void evaluated(const EvaluationLog& log) override { evaluations.push_back(log); }
   void save(const Classifier& classifier) override {
     classifier.save_weights(folder_);
     ++saves;
   }
   std::function<void(std::int64_t)> on_step;
+  std::function<void(const StepLog&)> on_log;
   std::vector<StepLog> steps;
   std::vector<EvaluationLog> evaluations;
   int saves = 0;
@@ -147,6 +151,46 @@ TEST_F(FinetuneTest, StopsAfterTheStepAndEvaluatesNothing) {
   EXPECT_EQ(result.steps, 19);
   EXPECT_EQ(recorder.evaluations.size(), 1U) << "the first epoch's";
   EXPECT_EQ(recorder.saves, 1);
+}
+
+TEST_F(FinetuneTest, AStopDuringAnEvaluationEndsItWithoutAResult) {
+  const auto classifier = load();
+  const LabelledSamples dev = samples(*classifier, "dev.tsv");
+  std::atomic<int> stop{0};
+  Recorder recorder(output("run"));
+  settings_.log_steps = 16;
+  // The last step of the first epoch is logged once it has been seen that nothing stops it.
+  recorder.on_log = [&](const StepLog& log) {
+    if (log.step == 16) stop = 2;
+  };
+  const FinetuneResult result = finetune(*classifier, samples(*classifier, "train.tsv"), &dev, settings_, recorder, &stop);
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(result.steps, 16);
+  EXPECT_EQ(recorder.evaluations.size(), 0U);
+  EXPECT_EQ(recorder.saves, 0);
+
+  EXPECT_FALSE(evaluate_until(&stop, *classifier, dev.samples, dev.labels, 16).has_value());
+  stop = 0;
+  const auto metrics = evaluate_until(&stop, *classifier, dev.samples, dev.labels, 16);
+  ASSERT_TRUE(metrics.has_value());
+  EXPECT_EQ(metrics->loss, evaluate(*classifier, dev.samples, dev.labels, 16).loss);
+}
+
+TEST_F(FinetuneTest, AModelWhoseDevLossIsNotANumberIsNotKept) {
+  const auto classifier = load();
+  const LabelledSamples dev = samples(*classifier, "dev.tsv");
+  settings_.learning_rate = 1e30;
+  settings_.warmup_share.reset();
+  settings_.optimizer.max_norm = 0.0;
+  settings_.max_steps = 1;  // its loss is still a number
+  Recorder recorder(output("run"));
+  try {
+    finetune(*classifier, samples(*classifier, "train.tsv"), &dev, settings_, recorder);
+    FAIL() << "a rate of 1e30 went well";
+  } catch (const NonFiniteError& failure) {
+    EXPECT_NE(std::string(failure.what()).find("after step 1: the dev loss"), std::string::npos) << failure.what();
+  }
+  EXPECT_EQ(recorder.saves, 0);
 }
 
 TEST_F(FinetuneTest, ALossThatIsNotANumberEndsTheRunWithTheStep) {

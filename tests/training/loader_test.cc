@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 
+#include "lathe/runtime/error.h"
 #include "lathe/training/finetune.h"
 
 namespace lathe {
@@ -50,6 +52,17 @@ TEST(FinetuneSteps, CountsEpochsFractionsAndWarmup) {
   settings.warmup_share.reset();
   settings.warmup_steps = 3;
   EXPECT_EQ(finetune_steps(settings, 320).warmup, 3);
+}
+
+TEST(FinetuneSteps, AreBounded) {
+  FinetuneSettings settings;
+  settings.max_steps = std::numeric_limits<std::int64_t>::max();
+  EXPECT_THROW(finetune_steps(settings, 250), UsageError);
+  settings.max_steps = 0;
+  for (const double epochs : {1e300, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    settings.epochs = epochs;
+    EXPECT_THROW(finetune_steps(settings, 250), UsageError) << epochs;
+  }
 }
 
 }  // namespace
