@@ -5,6 +5,7 @@
 
 #include "lathe/kernels/matmul.h"
 #include "lathe/runtime/error.h"
+#include "tools/number_check.h"
 #include "tools/options.h"
 
 namespace lathe {
@@ -92,17 +93,17 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
   command->add_option("--test", options.test, "data to evaluate at the end")->type_name("FILE");
   command->add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
   CLI::Option* epochs = command->add_option("--epochs", options.epochs, "passes over the data; fractions are allowed")
-                            ->check(CLI::PositiveNumber)
+                            ->check(above_zero())
                             ->type_name("N")
                             ->capture_default_str()
                             ->group(kTraining);
   command->add_option("--max-steps", options.max_steps, "steps to train, instead of --epochs")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->type_name("N")
       ->excludes(epochs)
       ->group(kTraining);
   command->add_option("--lr", options.learning_rate, "peak learning rate")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->type_name("RATE")
       ->capture_default_str()
       ->group(kTraining);
@@ -111,12 +112,12 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       ->capture_default_str()
       ->group(kTraining);
   command->add_option("--weight-decay", options.weight_decay, "of AdamW; biases and LayerNorm are not decayed")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->type_name("RATE")
       ->capture_default_str()
       ->group(kTraining);
   command->add_option("--max-grad-norm", options.max_grad_norm, "gradients are scaled down to this norm; 0: never")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->type_name("NORM")
       ->capture_default_str()
       ->group(kTraining);
@@ -125,7 +126,7 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       ->capture_default_str()
       ->group(kTraining);
   command->add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->type_name("N")
       ->capture_default_str()
       ->group(kTraining);

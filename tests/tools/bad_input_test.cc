@@ -139,6 +139,12 @@ TEST_F(BadInputTest, OptionsThatMakeNoSense) {
   expect_refused(finetune({"--device", "cuda"}), {"cuda"});
   expect_refused(finetune({"--max-length", "100"}), {"--max-length", "64"});
   expect_refused(finetune({"--format", "xml"}), {"xml"});
+  for (const char* option : {"--epochs", "--lr", "--weight-decay", "--max-grad-norm"}) {
+    for (const char* value : {"nan", "inf", "-1", "1e400", "much"})
+      expect_refused(finetune({option, value}), {option, value, "expected a finite number"});
+  }
+  expect_refused(finetune({"--epochs", "1e300"}), {"2e+300", "steps"});
+  expect_refused(finetune({"--max-steps", "9000000000000000000"}), {"9e+18", "steps"});
 }
 
 TEST_F(BadInputTest, ControlCharactersDoNotReachTheTerminal) {
