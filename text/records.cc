@@ -34,7 +34,7 @@ class RecordParser {
   bool next(Record& record) {
     record = {};
     if (!read(record)) {
-      if (report_.records == 0) fail_without_records();
+      if (report_.records == 0 && options_.empty == EmptyInput::refused) fail_without_records();
       return false;
     }
     if (options_.labels == LabelUse::required && record.label.empty()) {

@@ -34,6 +34,11 @@ enum class LabelUse {
   optional,  ///< A label is handed over where there is one: to predict.
 };
 
+enum class EmptyInput {
+  refused,   ///< An input without a record is an error.
+  accepted,  ///< It is as good as any other.
+};
+
 struct RecordOptions {
   /// By the file's extension where absent; plain text for a stream.
   std::optional<DataFormat> format = std::nullopt;
@@ -44,6 +49,7 @@ struct RecordOptions {
   std::string pair_column = {};
   std::string label_column = "label";
   LabelUse labels = LabelUse::required;
+  EmptyInput empty = EmptyInput::refused;
   /// A record, or a line of one, that is longer is refused; memory stays within a small multiple of this.
   std::size_t max_record_bytes = std::size_t{64} << 20U;
 };
@@ -95,7 +101,7 @@ class RecordReader {
 
   /// Reads the next record into `record`, whose views hold until the next call; false at the end. The first call chooses the
   /// columns. FormatError, with the line, for a column that isn't there (the message lists those there are), a wrong number of
-  /// fields, an unterminated quote, invalid JSON, a missing label, a record that is too long, and for an input without records;
+  /// fields, an unterminated quote, invalid JSON, a missing label, a record that is too long, and for a refused empty input;
   /// UsageError where several columns could be the text; FileError where reading fails.
   bool next(Record& record);
 

@@ -11,6 +11,7 @@
 #include "lathe/runtime/error.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
+#include "lathe/training/output_folder.h"
 #include "tools/commands.h"
 #include "tools/setup.h"
 
@@ -50,26 +51,43 @@ std::string prediction(std::int64_t line, std::span<const float> probabilities, 
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
+/// Refuses to write over what is read.
+void check_output(const PredictOptions& options) {
+  if (!options.output) return;
+  const auto refuse_if = [&](const std::filesystem::path& input, std::string_view what) {
+    std::error_code absent;
+    if (std::filesystem::equivalent(input, *options.output, absent))
+      throw UsageError(fmt::format("--output {} is {}; choose another file", options.output->string(), what));
+  };
+  refuse_if(options.data, "the data file");
+  for (const std::string_view name : run_file_names()) refuse_if(options.model / name, "a file of the model");
+}
+
 }  // namespace
 
 int predict_command(const PredictOptions& options) {
+  check_output(options);
   ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
   reading.records.labels = LabelUse::optional;
   const DeviceChoice device = choose_device(options.running);
   const bool streaming = options.data == "-";
+  // A command before this one in a pipe may have had nothing to say; a file that is named should hold something.
+  reading.records.empty = streaming ? EmptyInput::accepted : EmptyInput::refused;
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
   const auto classifier = load_for_inference(options.model, device.device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
-  LineOutput output(options.output);
   // A reader that goes away is an error of write(), not a signal.
   std::signal(SIGPIPE, SIG_IGN);
 
   const auto classes = static_cast<std::size_t>(classifier->labels().size());
   Records records(streaming ? "standard input" : options.data);
   Record record;
-  while (reader.next(record)) {
+  bool more = reader.next(record);
+  // Only now: a call that can't be answered leaves a file that is there as it is.
+  LineOutput output(options.output);
+  for (; more; more = reader.next(record)) {
     // What is typed is answered at once; what is there already is taken a batch at a time.
     records.clear();
     do {

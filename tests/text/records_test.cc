@@ -388,6 +388,18 @@ TEST(Records, EmptyLabelsAreRefusedWhereLabelsAreNeeded) {
   EXPECT_EQ(data.records.label_index(1), -1);
 }
 
+TEST(Records, EmptyInputsCanBeAccepted) {
+  for (const DataFormat format : {DataFormat::tsv, DataFormat::csv, DataFormat::json_lines, DataFormat::text}) {
+    const RecordOptions options{.format = format, .labels = LabelUse::optional, .empty = EmptyInput::accepted};
+    EXPECT_EQ(read_string("", options).records.size(), 0) << data_format_name(format);
+    EXPECT_EQ(read_string("\xEF\xBB\xBF", options).records.size(), 0) << data_format_name(format);
+  }
+  const RecordOptions options{.format = DataFormat::csv, .empty = EmptyInput::accepted};
+  EXPECT_EQ(read_string("text,label\n", options).records.size(), 0);
+  // What is there is still checked.
+  EXPECT_NE(message_of<FormatError>([&] { read_string("body,label\na\n", options); }), "nothing thrown");
+}
+
 TEST(Records, EmptyAndHeaderOnlyFilesAreRefused) {
   for (const std::string contents : {"", "\xEF\xBB\xBF"}) {
     EXPECT_EQ(tsv_error(contents), "data: empty; a data file is needed");

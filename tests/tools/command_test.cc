@@ -167,6 +167,43 @@ TEST_F(CommandTest, AClosedPipeEndsQuietly) {
   EXPECT_EQ(contents_of(folder_ / "errors"), "");
 }
 
+TEST_F(CommandTest, AnEmptyStandardInputGivesAnEmptyOutput) {
+  ASSERT_EQ(lathe(finetune("run", {"--max-steps", "2"})).status, 0);
+  const auto expect_nothing = [&](const std::string& input, const std::vector<std::string>& more) {
+    std::vector<std::string> call = {"predict", "--model", path("run")};
+    call.insert(call.end(), more.begin(), more.end());
+    const CommandResult result = lathe(call, input);
+    EXPECT_EQ(result.status, 0);
+    EXPECT_EQ(result.out + result.error, "");
+  };
+  expect_nothing("", {});
+  expect_nothing("", {"--format", "csv"});
+  expect_nothing("text,label\n", {"--format", "csv"});
+  expect_nothing("\n\n", {"--format", "jsonl"});
+  // A file that is named should hold something.
+  std::ofstream(folder_ / "empty.txt") << "";
+  EXPECT_EQ(lathe({"predict", "--model", path("run"), "--data", path("empty.txt")}).status, 2);
+}
+
+TEST_F(CommandTest, PredictWritesOverNothingThatItReadsOrCannotReplace) {
+  ASSERT_EQ(lathe(finetune("run", {"--max-steps", "2"})).status, 0);
+  const auto expect_kept = [&](const std::string& data, const std::string& output) {
+    const std::string before = contents_of(folder_ / output);
+    const CommandResult result =
+        lathe({"predict", "--model", path("run"), "--data", path(data.c_str()), "--output", path(output.c_str())});
+    EXPECT_EQ(result.status, 2) << result.error;
+    EXPECT_NE(result.error, "");
+    EXPECT_EQ(contents_of(folder_ / output), before);
+  };
+  expect_kept("test.tsv", "test.tsv");
+  fs::create_symlink(folder_ / "test.tsv", folder_ / "link.tsv");
+  expect_kept("test.tsv", "link.tsv");
+  expect_kept("test.tsv", "run/model.safetensors");
+  std::ofstream(folder_ / "earlier.jsonl") << "earlier";
+  std::ofstream(folder_ / "body.tsv") << "body\tlabel\nx\ty\n";
+  expect_kept("body.tsv", "earlier.jsonl");
+}
+
 TEST_F(CommandTest, PairsAreTrainedAndPredicted) {
   std::ofstream file(folder_ / "pairs.csv");
   file << "first,second,label\n";
