@@ -1,12 +1,13 @@
 // The `lathe` command.
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "lathe/runtime/error.h"
 #include "tools/commands.h"
+#include "tools/standard_streams.h"
 
 namespace {
 
@@ -20,17 +21,24 @@ struct RunCommand {
 }  // namespace
 
 int main(int argc, char** argv) {
+  lathe::open_standard_streams();
   try {
-    return std::visit(RunCommand{}, lathe::parse_command_line(argc, argv));
+    const int status = std::visit(RunCommand{}, lathe::parse_command_line(argc, argv));
+    lathe::flush_output();
+    return status;
   } catch (const lathe::Error& failure) {
-    fmt::print(stderr, "lathe: {}\n", failure.what());
+    lathe::write_message(fmt::format("lathe: {}\n", failure.what()));
     return failure.exit_status();
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr,
-               "lathe: the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file\n");
+    lathe::write_message(
+        "lathe: the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file\n");
+    return 2;
+  } catch (const std::system_error& failure) {
+    // A disk that is full, a folder that has gone: nothing that is wrong with Lathe.
+    lathe::write_message(fmt::format("lathe: {}\n", lathe::printable(failure.what())));
     return 2;
   } catch (const std::exception& failure) {
-    fmt::print(stderr, "lathe: a fault of Lathe: {}\n", lathe::printable(failure.what()));
+    lathe::write_message(fmt::format("lathe: a fault of Lathe: {}\n", lathe::printable(failure.what())));
     return 1;
   }
 }

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tools/standard_streams.h"
+
 namespace lathe {
 namespace {
 
@@ -38,12 +40,12 @@ void Progress::note(std::int64_t done, std::string_view text) {
   note_ = text;
   if (terminal_ || (done < total_ && Clock::now() - drawn_ < std::chrono::seconds(2))) return;
   drawn_ = Clock::now();
-  fmt::print(stderr, "step {}/{}  {}\n", done, total_, text);
+  write_message(fmt::format("step {}/{}  {}\n", done, total_, text));
 }
 
 void Progress::line(std::string_view text) {
   clear();
-  fmt::print(stderr, "{}\n", text);
+  write_message(fmt::format("{}\n", text));
 }
 
 void Progress::draw() {
@@ -57,14 +59,14 @@ void Progress::draw() {
       fmt::format("[{}{}] {}/{}  {:.0f} tokens/s  {} left  {}", std::string(filled, '='), std::string(kBar - filled, ' '), done_,
                   total_, seconds > 0.0 ? static_cast<double>(tokens_) / seconds : 0.0, duration(remaining), note_);
   text.resize(std::min(text.size(), static_cast<std::size_t>(terminal_width() - 1)));
-  fmt::print(stderr, "\r\x1b[K{}", text);
+  write_message(fmt::format("\r\x1b[K{}", text));
   std::fflush(stderr);
   visible_ = true;
 }
 
 void Progress::clear() {
   if (!visible_) return;
-  fmt::print(stderr, "\r\x1b[K");
+  write_message("\r\x1b[K");
   std::fflush(stderr);
   visible_ = false;
 }
@@ -72,7 +74,7 @@ void Progress::clear() {
 void Progress::finish() {
   if (terminal_ && done_ > 0 && visible_) {
     draw();
-    fmt::print(stderr, "\n");
+    write_message("\n");
     visible_ = false;
   }
 }

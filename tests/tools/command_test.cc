@@ -204,6 +204,24 @@ TEST_F(CommandTest, PredictWritesOverNothingThatItReadsOrCannotReplace) {
   expect_kept("body.tsv", "earlier.jsonl");
 }
 
+TEST_F(CommandTest, StreamsThatAreClosedOrFull) {
+  const auto status_of = [&](const std::vector<std::string>& arguments, const std::string& redirections) {
+    std::string call = LATHE_COMMAND;
+    for (const std::string& argument : arguments) call += " " + argument;
+    const int status = std::system((call + " " + redirections).c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  EXPECT_EQ(status_of(finetune("run", {"--max-steps", "2"}), "<&- >&- 2>&-"), 0);
+  EXPECT_EQ(results("run")["interrupted"], false);
+  const std::vector<std::string> evaluate = {"evaluate", "--model", path("run"), "--data", path("test.tsv")};
+  EXPECT_EQ(status_of(evaluate, "2>&- >" + path("report")), 0);
+  EXPECT_NE(contents_of(folder_ / "report").find("accuracy"), std::string::npos);
+  EXPECT_EQ(status_of(evaluate, ">/dev/full 2>" + path("errors")), 2);
+  EXPECT_NE(contents_of(folder_ / "errors").find("lathe: standard output: cannot be written: No space left"), std::string::npos);
+  EXPECT_EQ(status_of(evaluate, ">&- 2>" + path("errors")), 2);
+  EXPECT_EQ(status_of({"--help"}, ">/dev/full 2>" + path("errors")), 2);
+}
+
 TEST_F(CommandTest, PairsAreTrainedAndPredicted) {
   std::ofstream file(folder_ / "pairs.csv");
   file << "first,second,label\n";
