@@ -80,6 +80,7 @@ std::optional<double> cpu_quota() {
   return tightest;
 }
 
+/// OMP_NUM_THREADS, or the first of its list, which is one number a level of nesting.
 std::optional<int> openmp_threads() {
   const char* variable =
       std::getenv("OMP_NUM_THREADS");  // NOLINT(concurrency-mt-unsafe): read once, before any thread is started
@@ -87,7 +88,8 @@ std::optional<int> openmp_threads() {
   const std::string_view text(variable);
   int threads = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
-  if (error != std::errc() || threads < 1) return std::nullopt;
+  const bool whole = end == text.data() + text.size() || *end == ',';
+  if (error != std::errc() || !whole || threads < 1) return std::nullopt;
   return threads;
 }
 
