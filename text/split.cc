@@ -96,8 +96,9 @@ std::vector<std::vector<std::int64_t>> stratified_split(std::span<const std::int
   // From the last part to the first: what rounding moves about then lands in the first, usually by far the largest.
   for (std::size_t part = parts.size(); part-- > 0;) {
     if (sizes[part] == 0) {
-      throw UsageError(fmt::format("{} records are too few to give each part of the split one (shares {})", labels.size(),
-                                   fmt::join(shares, ", ")));
+      throw UsageError(
+          fmt::format("{} records are too few to give each part of the split one (shares {}); use larger shares or more records",
+                      labels.size(), fmt::join(shares, ", ")));
     }
     Indices available;
     for (const Indices& records : classes) available.push_back(static_cast<std::int64_t>(records.size()));

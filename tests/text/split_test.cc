@@ -109,7 +109,7 @@ TEST(Split, RefusesSharesThatMakeNoSense) {
   EXPECT_EQ(message_of<UsageError>([] {
               stratified_split(Ids{0, 1, 0}, Shares{0.9, 0.1}, 1);
             }),
-            "3 records are too few to give each part of the split one (shares 0.9, 0.1)");
+            "3 records are too few to give each part of the split one (shares 0.9, 0.1); use larger shares or more records");
   EXPECT_THROW(stratified_split(Ids{}, Shares{0.9, 0.1}, 1), UsageError);
   EXPECT_THROW(stratified_split(Ids{0, -1}, Shares{0.5, 0.5}, 1), LogicError);
 }
