@@ -18,7 +18,7 @@ function(lathe_library folder)
   target_link_libraries(${target} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE})
 endfunction()
 
-# lathe_test(<name> SOURCES <file>... LINKS <target>...): one GoogleTest program, each of its cases a CTest test.
+# lathe_test(<name> SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test.
 function(lathe_test name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINKS" ${ARGN})
   set(target test_${name})
