@@ -71,6 +71,16 @@ FinetuneSettings settings_of(const FinetuneOptions& options, std::int32_t batch_
   return settings;
 }
 
+/// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
+void check_readable_twice(const std::vector<fs::path>& inputs) {
+  for (const fs::path& input : inputs) {
+    std::error_code failure;
+    const fs::file_status status = fs::status(input, failure);
+    if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status))
+      throw FileError(input, "is a pipe or a device; finetune reads its data twice: write it to a file");
+  }
+}
+
 /// Reads a labelled file and says what was read.
 DataSet read(const std::string& name, const fs::path& path, const RecordOptions& records) {
   DataSet data = read_records(path, records);
@@ -155,6 +165,7 @@ int finetune_command(const FinetuneOptions& options) {
   std::vector<fs::path> inputs = {options.train};
   if (dev_split.file) inputs.push_back(*dev_split.file);
   if (options.test) inputs.push_back(*options.test);
+  check_readable_twice(inputs);
   check_output_folder(options.output, options.model, inputs, options.overwrite ? Existing::overwrite : Existing::refuse);
 
   const DeviceChoice device = choose_device(options.running);

@@ -1,5 +1,6 @@
 // Every mistake of a user: exit status 2, one line that says what and where, nothing written.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -97,6 +98,12 @@ TEST_F(BadInputTest, EmptyFilesAndMissingOnes) {
   expect_refused(finetune_on("header.tsv"), {"header.tsv"});
   expect_refused(finetune_on("absent.tsv"), {"absent.tsv"});
   expect_refused(finetune_on("model"), {"model"});
+}
+
+TEST_F(BadInputTest, PipesThatWouldBeReadTwice) {
+  ASSERT_EQ(::mkfifo(path("pipe.tsv").c_str(), 0600), 0);
+  expect_refused(finetune_on("pipe.tsv"), {"pipe.tsv", "pipe"});
+  expect_refused(finetune({"--dev", path("pipe.tsv")}), {"pipe.tsv", "pipe"});
 }
 
 TEST_F(BadInputTest, LabelsThatMakeNoClasses) {
