@@ -11,11 +11,11 @@ namespace {
 /// Puts the process's affinity mask and OMP_NUM_THREADS back.
 class ProcessorsTest : public testing::Test {
  protected:
-  ProcessorsTest() {
+  void SetUp() override {
     ::sched_getaffinity(0, sizeof allowed_, &allowed_);
     ::unsetenv("OMP_NUM_THREADS");
   }
-  ~ProcessorsTest() override {
+  void TearDown() override {
     ::sched_setaffinity(0, sizeof allowed_, &allowed_);
     ::unsetenv("OMP_NUM_THREADS");
   }
