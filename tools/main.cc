@@ -1,11 +1,14 @@
 // The `lathe` command.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
 
 #include "lathe/runtime/error.h"
+#include "lathe/runtime/host_memory.h"
+#include "lathe/training/results.h"
 #include "tools/commands.h"
 
 namespace {
@@ -26,11 +29,15 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "lathe: {}\n", failure.what());
     return failure.exit_status();
   } catch (const std::bad_alloc&) {
+    constexpr double kMebibyte = 1 << 20;
     fmt::print(stderr,
-               "lathe: the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file\n");
+               "lathe: no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use a smaller --batch-size or "
+               "--max-length, or a smaller data file\n",
+               static_cast<double>(lathe::peak_memory_bytes()) / kMebibyte,
+               static_cast<double>(std::min(lathe::available_host_memory(), lathe::available_addresses())) / kMebibyte);
     return 2;
   } catch (const std::exception& failure) {
-    fmt::print(stderr, "lathe: a fault of Lathe: {}\n", lathe::printable(failure.what()));
+    fmt::print(stderr, "lathe: a fault of Lathe: {}\n", lathe::message_line(failure.what()));
     return 1;
   }
 }
