@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::string_view kPrefix = "bert.";
 constexpr std::string_view kClassifier = "classifier.";
-constexpr std::size_t kMostShown = 5;
 
 std::string canonical_name(std::string_view name) {
   if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
@@ -73,15 +72,27 @@ std::string misfit(const TensorEntry& entry, const ExpectedTensor& expected) {
   return {};
 }
 
-[[noreturn]] void refuse(const SafetensorsFile& file, std::span<const std::string> problems) {
-  const std::size_t shown = std::min(problems.size(), kMostShown);
-  const std::string rest = problems.size() > shown ? fmt::format("; and {} more", problems.size() - shown) : "";
-  throw MismatchError(fmt::format("{}: the weights do not fit the model's configuration in {} tensor{}: {}{}",
-                                  file.path().string(), problems.size(), problems.size() == 1 ? "" : "s",
-                                  fmt::join(problems.first(shown), "; "), rest));
+/// As many problems as a line has room for.
+std::string mismatch_message(const std::filesystem::path& weights, std::span<const std::string> problems) {
+  constexpr std::size_t kLongestPath = 80;
+  constexpr std::size_t kLongestProblem = 100;
+  constexpr std::size_t kRest = 45;  // bytes of what may follow the list
+  std::string message =
+      fmt::format("{}: {} tensor{} not fit config.json: {}", shortened(weights.string(), kLongestPath), problems.size(),
+                  problems.size() == 1 ? " does" : "s do", shortened(problems.front(), kLongestProblem));
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    const bool last = i + 1 == problems.size();
+    if (message.size() + 2 + problems[i].size() + (last ? 0 : kRest) > kLongestMessage)
+      return message + fmt::format("; and {} more, which `lathe inspect` lists", problems.size() - i);
+    message.append("; ").append(problems[i]);
+  }
+  return message;
 }
 
 }  // namespace
+
+WeightsMismatchError::WeightsMismatchError(const std::filesystem::path& weights, std::vector<std::string> problems)
+    : MismatchError(mismatch_message(weights, problems)), problems_(std::move(problems)) {}
 
 std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t classes, Presence head) {
   const std::int64_t c = config.hidden_size;
@@ -166,7 +177,7 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
       (is_other_head(name) ? match.other_heads : match.unused).push_back(entry->name);
     }
   }
-  if (!problems.empty()) refuse(file, problems);
+  if (!problems.empty()) throw WeightsMismatchError(file.path(), std::move(problems));
   return match;
 }
 
@@ -174,15 +185,15 @@ std::string published_bert_name(std::string_view canonical) {
   return canonical.starts_with(kClassifier) ? std::string(canonical) : std::string(kPrefix).append(canonical);
 }
 
-void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& weights,
+void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& config,
                       const std::filesystem::path& tokenizer) {
   constexpr std::int64_t kFinestPadding = 8;
   constexpr std::int64_t kCoarsestPadding = 128;
   const bool padded = rows > tokens && rows - tokens < kCoarsestPadding && rows % kFinestPadding == 0;
   if (rows == tokens || padded) return;
   throw MismatchError(
-      fmt::format("{} has {} tokens, but {} has embeddings for {}: take the tokenizer that the model was trained with",
-                  tokenizer.string(), tokens, weights.string(), rows));
+      fmt::format("{}: has {} tokens, but {} has vocab_size {}: take the tokenizer that the model was trained with",
+                  shortened(tokenizer.string(), 90), tokens, config.filename().string(), rows));
 }
 
 }  // namespace lathe

@@ -12,6 +12,7 @@
 
 #include "lathe/checkpoint/config.h"
 #include "lathe/checkpoint/safetensors.h"
+#include "lathe/runtime/error.h"
 
 namespace lathe {
 
@@ -39,6 +40,17 @@ struct MatchedTensor {
   const TensorEntry* entry = nullptr;
 };
 
+/// Weights that don't fit a configuration. The message has the first and the number of all; problems() has each.
+class WeightsMismatchError : public MismatchError {
+ public:
+  WeightsMismatchError(const std::filesystem::path& weights, std::vector<std::string> problems);
+  /// "pooler.dense.bias is missing", "bert.embeddings.word_embeddings.weight is [20, 64], expected [20, 32]".
+  const std::vector<std::string>& problems() const noexcept { return problems_; }
+
+ private:
+  std::vector<std::string> problems_;
+};
+
 /// How a file answers what is expected of it.
 struct BertMatch {
   std::vector<MatchedTensor> found;      ///< in the order expected
@@ -50,7 +62,7 @@ struct BertMatch {
 
 /// Finds each expected tensor in `file`, under names with or without `bert.`, LayerNorm.gamma and beta for weight and bias. An
 /// integer embeddings.position_ids is passed over. A weight that is to start anew takes its bias with it, and the other way
-/// round. Throws MismatchError, with the first few and the number of all, where required tensors are missing, shapes or types
+/// round. Throws WeightsMismatchError, with all that is wrong, where required tensors are missing, shapes or types
 /// don't fit, or the file has more encoder layers than are expected, and FormatError where two names mean the same tensor. `file`
 /// must outlive the result.
 BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected);
@@ -58,9 +70,9 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
 /// The name that Hugging Face's BertForSequenceClassification gives a tensor: `bert.` before all but the head's.
 std::string published_bert_name(std::string_view canonical);
 
-/// Throws MismatchError where a tokenizer of `tokens` ids doesn't fit embeddings of `rows` rows: where it has more, or so many
+/// Throws MismatchError where a tokenizer of `tokens` ids doesn't fit a configuration of `rows` rows of embeddings: where it has more, or so many
 /// fewer that the rest can't be padding (rows to the next multiple of 8 to 128, as some models are published).
-void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& weights,
+void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& config,
                       const std::filesystem::path& tokenizer);
 
 }  // namespace lathe

@@ -21,7 +21,7 @@ namespace lathe {
 namespace {
 
 /// Far above any real configuration.
-constexpr std::uint64_t kMostBytes = 16U << 20U;
+constexpr std::uint64_t kMostBytes = 8U << 20U;
 constexpr std::int64_t kMostLabels = 100'000;
 constexpr std::int64_t kWidestHead = 256;
 

@@ -15,14 +15,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::size_t kLongestExcerpt = 120;
-
-std::string shortened(std::string_view text) {
-  if (text.size() <= kLongestExcerpt) return std::string(text);
-  std::size_t end = kLongestExcerpt;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // not inside a character
-  return std::string(text.substr(0, end)) + "...";
-}
+constexpr std::size_t kLongestExcerpt = 60;
+constexpr std::size_t kLongestReason = 120;
 
 /// nlohmann's event interface on our side: counts depth, remembers the keys of the open objects, keeps integers exact.
 class StrictEvents final : public nlohmann::json_sax<Json> {
@@ -65,6 +59,7 @@ class StrictEvents final : public nlohmann::json_sax<Json> {
     return true;
   }
   bool key(string_t& name) override {
+    if (keys_.size() == 1) outermost_key_ = name;
     if (!keys_.back().insert(name).second)
       throw JsonError(fmt::format("the key {} occurs twice in one object", json_excerpt(name)));
     events_.key(std::move(name));
@@ -93,17 +88,20 @@ class StrictEvents final : public nlohmann::json_sax<Json> {
     for (const std::string_view prefix : {"] ", "syntax error "}) {
       if (const std::size_t at = reason.find(prefix); at != std::string_view::npos) reason.remove_prefix(at + prefix.size());
     }
-    throw JsonError(fmt::format("is not valid JSON: {}", shortened(reason)), position == 0 ? 0 : position - 1);
+    throw JsonError(fmt::format("is not valid JSON: {}", shortened(reason, kLongestReason)), position == 0 ? 0 : position - 1);
   }
 
  private:
   void enter() {
-    if (++depth_ > most_depth_) throw JsonError(fmt::format("is nested deeper than {} levels", most_depth_));
+    if (++depth_ <= most_depth_) return;
+    const std::string where = keys_.empty() ? "is" : fmt::format("the key {} is", json_excerpt(outermost_key_));
+    throw JsonError(fmt::format("{} nested deeper than {} levels", where, most_depth_));
   }
 
   JsonEvents& events_;
   std::size_t most_depth_;
   std::size_t depth_ = 0;
+  std::string outermost_key_;  // the last in the document's own object
   // Ordered sets: their cost stays n log n whatever keys an attacker chooses.
   std::vector<std::set<std::string>> keys_;
 };
@@ -237,14 +235,14 @@ std::string json_text(const JsonValue& document) {
   return writer.take() + "\n";
 }
 
-std::string json_excerpt(std::string_view text) { return fmt::format("\"{}\"", shortened(text)); }
+std::string json_excerpt(std::string_view text) { return fmt::format("\"{}\"", shortened(text, kLongestExcerpt)); }
 
 std::string json_description(const JsonValue& value) {
   struct Describe {
     std::string operator()(std::nullptr_t) const { return "null"; }
     std::string operator()(bool held) const { return held ? "true" : "false"; }
     std::string operator()(std::int64_t held) const { return fmt::format("{}", held); }
-    std::string operator()(const JsonReal& held) const { return shortened(held.spelling); }
+    std::string operator()(const JsonReal& held) const { return shortened(held.spelling, kLongestExcerpt); }
     std::string operator()(const std::string& held) const { return json_excerpt(held); }
     std::string operator()(const JsonArray&) const { return "a list"; }
     std::string operator()(const JsonObject&) const { return "an object"; }

@@ -73,7 +73,8 @@ struct SafetensorsHeader {
 inline constexpr std::uint64_t kLongestSafetensorsHeader = 100'000'000;
 
 /// Parses a header whose tensors must cover exactly `data_bytes` bytes. Refused: anything but strict JSON that starts with '{',
-/// duplicate keys, unknown keys or types, names over 1,000 bytes, more than 64 dimensions, dimensions and offsets that aren't
+/// duplicate keys, unknown keys or types, names over 1,000 bytes, more than 64 dimensions, 1,000,000 tensors or 100,000 entries of
+/// metadata, dimensions and offsets that aren't
 /// whole numbers from 0, a shape whose bytes overflow or differ from its offsets', gaps, overlaps, and data beyond or short of
 /// the last tensor. Memory is bounded by a small multiple of the header. Throws FormatError with `path` and the tensor.
 SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_bytes, const std::filesystem::path& path);

@@ -35,6 +35,10 @@ constexpr std::size_t kMostDimensions = 64;
 /// No framework's names come near it; bounds the length of messages.
 constexpr std::size_t kLongestName = 1'000;
 
+/// Many times what the largest models and the most talkative tools write; bound the memory that a long header takes.
+constexpr std::size_t kMostTensors = 1'000'000;
+constexpr std::size_t kMostMetadata = 100'000;
+
 /// One tensor as the header gives it, before its numbers are held against each other.
 struct RawTensor {
   std::string name;
@@ -105,10 +109,12 @@ class HeaderEvents final : public JsonEvents {
         place_ = Place::before_metadata;
       } else {
         if (name.size() > kLongestName) refuse(fmt::format("a name of {} bytes", name.size()));
+        if (tensors_.size() == kMostTensors) refuse(fmt::format("more than {} tensors", kMostTensors));
         tensors_.push_back({.name = std::move(name), .type = {}, .shape = {}, .offsets = {}});
         place_ = Place::before_tensor;
       }
     } else if (place_ == Place::metadata) {
+      if (metadata_.size() == kMostMetadata) refuse(fmt::format("more than {} entries", kMostMetadata));
       metadata_key_ = std::move(name);
       place_ = Place::metadata_string;
     } else if (name == "dtype") {
@@ -167,17 +173,14 @@ class HeaderEvents final : public JsonEvents {
     switch (place_) {
       case Place::header:
         return fmt::format("names of tensors, of {} bytes at most", kLongestName);
+      case Place::metadata:
+        return fmt::format("at most {}", kMostMetadata);
       case Place::metadata_string:
         return "a string";
       case Place::tensor:
         return "dtype, shape and data_offsets alone";
       case Place::type:
-        return fmt::format("a dtype out of {}", [] {
-          std::vector<std::string_view> names;
-          names.reserve(kTypes.size());
-          for (const TypeRow& row : kTypes) names.push_back(row.name);
-          return fmt::format("{}", fmt::join(names, ", "));
-        }());
+        return "a dtype of the format, such as F32, BF16 or I64";
       case Place::before_shape:
         return "the list of the dimensions";
       case Place::shape:
@@ -202,6 +205,11 @@ class HeaderEvents final : public JsonEvents {
   std::vector<std::int64_t> numbers_;
 };
 
+std::string shape_excerpt(const std::vector<std::int64_t>& shape) {
+  constexpr std::size_t kLongestShape = 40;
+  return shortened(fmt::format("[{}]", fmt::join(shape, ", ")), kLongestShape);
+}
+
 TensorEntry checked(RawTensor raw, const std::filesystem::path& path) {
   const std::string where = "tensor " + raw.name;
   const std::int64_t begin = (*raw.offsets)[0];
@@ -211,12 +219,12 @@ TensorEntry checked(RawTensor raw, const std::filesystem::path& path) {
   if (!bytes) {
     throw FormatError(
         path, where,
-        fmt::format("{} of shape [{}] has no size in whole bytes below 2^60", name_of(*raw.type), fmt::join(*raw.shape, ", ")));
+        fmt::format("{} of shape {} has no size in whole bytes below 2^60", name_of(*raw.type), shape_excerpt(*raw.shape)));
   }
   if (*bytes != static_cast<std::uint64_t>(end - begin)) {
     throw FormatError(path, where,
-                      fmt::format("{} of shape [{}] takes {} bytes, but data_offsets [{}, {}] hold {}", name_of(*raw.type),
-                                  fmt::join(*raw.shape, ", "), *bytes, begin, end, end - begin));
+                      fmt::format("{} of shape {} takes {} bytes, but data_offsets [{}, {}] hold {}", name_of(*raw.type),
+                                  shape_excerpt(*raw.shape), *bytes, begin, end, end - begin));
   }
   return {.name = std::move(raw.name),
           .type = *raw.type,

@@ -15,6 +15,7 @@
 
 #include "lathe/kernels/cpu_target.h"
 #include "lathe/runtime/error.h"
+#include "lathe/runtime/host_memory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -61,7 +62,8 @@ class Device::Memory {
     if (base == MAP_FAILED) {
       throw OutOfMemoryError(
           fmt::format("cannot reserve {} GiB of addresses for tensors: {}; is there a limit on virtual memory (ulimit -v)?",
-                      bytes >> 30, std::strerror(errno)));
+                      bytes >> 30, std::strerror(errno)),
+          bytes, 0);
     }
     base_ = static_cast<std::byte*>(base);
     ::madvise(base_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
@@ -83,11 +85,8 @@ class Device::Memory {
     // A guard of one line between blocks: what a kernel writes past its end is seen by AddressSanitizer.
     const std::int64_t granted = (std::max<std::int64_t>(bytes, 1) + kGuard + kAlignment - 1) / kAlignment * kAlignment;
     const auto hole = std::find_if(holes_.begin(), holes_.end(), [&](const Hole& h) { return h.bytes >= granted; });
-    if (hole == holes_.end()) {
-      throw OutOfMemoryError(fmt::format(
-          "no memory for a tensor of {:.1f} MiB: {:.1f} MiB are in use of {:.1f} MiB; use a smaller --batch-size or --max-length",
-          mebibytes(bytes), mebibytes(use_.now), mebibytes(bytes_)));
-    }
+    if (hole == holes_.end()) refuse(bytes, bytes_ - use_.now);
+    require_real_memory(bytes, hole->offset + granted);
     Storage::Block* block = nullptr;
     if (unused_.empty()) {
       block = &blocks_.emplace_back();
@@ -146,10 +145,29 @@ class Device::Memory {
   static constexpr std::size_t kHolesExpected = 4096;
   static double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
+  [[noreturn]] void refuse(std::int64_t bytes, std::int64_t available) const {
+    throw OutOfMemoryError(
+        fmt::format("no memory for a tensor of {:.1f} MiB: tensors have {:.1f} MiB and {:.1f} MiB are free; use a smaller "
+                    "--batch-size or --max-length",
+                    mebibytes(bytes), mebibytes(use_.now), mebibytes(available)),
+        bytes, available);
+  }
+
+  /// Addresses cost nothing, and the system kills the process that touches more of them than there is memory: so it is asked before the
+  /// front of the range that was ever given out grows to `end`. A steady step doesn't grow it.
+  void require_real_memory(std::int64_t bytes, std::int64_t end) {
+    constexpr std::int64_t kAhead = 16 << 20;  // granted without asking again, so that small tensors are cheap
+    if (end <= assured_) return;
+    const std::int64_t available = available_host_memory();
+    if (end - touched_ > available) refuse(bytes, available);
+    assured_ = end + std::min<std::int64_t>(kAhead, available - (end - touched_));
+  }
+
   mutable std::mutex mutex_;
   std::byte* base_ = nullptr;
   std::int64_t bytes_ = 0;
   std::int64_t touched_ = 0;  // the range's front that was ever given out
+  std::int64_t assured_ = 0;  // the front that the system had memory for when it was last asked
   std::vector<Hole> holes_;   // by offset
   std::deque<Storage::Block> blocks_;
   std::vector<Storage::Block*> unused_;
@@ -175,7 +193,9 @@ DeviceRef Device::cpu(const CpuOptions& options) {
 Device::Device(const CpuOptions& options, CpuTarget target)
     : stream_{.threads = options.threads, .target = target, .plans = &plans_} {
   const std::int64_t physical = static_cast<std::int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
-  memory_ = std::make_unique<Memory>(options.reserved_bytes > 0 ? options.reserved_bytes : 2 * physical);
+  // Under a limit on addresses (ulimit -v) the half of what is left: weights are mapped, and data lies outside tensors.
+  const std::int64_t most = std::min(2 * physical, available_addresses() / 2);
+  memory_ = std::make_unique<Memory>(options.reserved_bytes > 0 ? options.reserved_bytes : std::max<std::int64_t>(most, 1 << 20));
 }
 
 Device::~Device() = default;

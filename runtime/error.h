@@ -1,5 +1,7 @@
 #pragma once
 // Typed exceptions. A message is one line: what, where (file, line, tensor), what was found and expected, what to do.
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -7,8 +9,10 @@
 
 namespace lathe {
 
-/// Base of everything that Lathe throws on purpose. Control characters and invalid UTF-8 in a message are shown as \xNN, so that
-/// what came out of a file can't disturb a terminal.
+/// Bytes of the longest message. Whatever a file holds and a folder is called, a message fits into a line that is read at once.
+inline constexpr std::size_t kLongestMessage = 260;
+
+/// Base of everything that Lathe throws on purpose. A message is what message_line() makes of it.
 class Error : public std::runtime_error {
  public:
   explicit Error(std::string_view message);
@@ -61,19 +65,34 @@ class MismatchError : public UserError {
   using UserError::UserError;
 };
 
-/// A loss or gradient that is no longer a number.
+/// Weights, a loss or gradients that are not numbers.
 class NonFiniteError : public UserError {
  public:
   using UserError::UserError;
 };
 
-/// Memory that could not be had: requested and available bytes, and what to lower, are in the message.
+/// Memory that could not be had. Requested and available bytes, and what to lower, are in the message as well.
 class OutOfMemoryError : public UserError {
  public:
-  using UserError::UserError;
+  OutOfMemoryError(std::string_view message, std::int64_t requested, std::int64_t available);
+  /// Bytes that were asked for when there were no more.
+  std::int64_t requested() const noexcept { return requested_; }
+  std::int64_t available() const noexcept { return available_; }
+
+ private:
+  std::int64_t requested_;
+  std::int64_t available_;
 };
 
-/// `text` with control characters and bytes that aren't UTF-8 written as \xNN.
+/// `text` with control characters, those that turn the direction of writing among them, and bytes that aren't UTF-8 written as \xNN, so
+/// that what came out of a file can't disturb a terminal.
 std::string printable(std::string_view text);
+
+/// `text`, or where it is longer than `most` bytes its front and its end with "..." between them, of whole characters: of a path the
+/// file's name stays, of a message what to do.
+std::string shortened(std::string_view text, std::size_t most);
+
+/// `text` as one printable line of at most kLongestMessage bytes.
+std::string message_line(std::string_view text);
 
 }  // namespace lathe

@@ -63,7 +63,7 @@ class MemberCollector {
   const std::string& failure() const noexcept { return failure_; }
 
  private:
-  static constexpr std::size_t kMaxQuoted = 200;
+  static constexpr std::size_t kMaxQuoted = 60;
 
   bool fail(std::string message) {
     failure_ = std::move(message);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <istream>
 #include <limits>
@@ -29,8 +30,9 @@ class FileSource final : public ByteSource {
   explicit FileSource(const std::filesystem::path& path) : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (descriptor_ < 0) throw FileError(path_, "can't open: " + reason(errno));
     struct stat status {};
-    const bool folder = ::fstat(descriptor_, &status) == 0 && S_ISDIR(status.st_mode);
-    if (!folder) return;
+    const bool known = ::fstat(descriptor_, &status) == 0;
+    if (known && S_ISREG(status.st_mode)) size_ = static_cast<std::uint64_t>(status.st_size);
+    if (!known || !S_ISDIR(status.st_mode)) return;
     ::close(descriptor_);
     throw FileError(path_, "is a folder; a data file is needed");
   }
@@ -43,6 +45,11 @@ class FileSource final : public ByteSource {
   std::size_t read(char* to, std::size_t capacity) override {
     for (;;) {
       const ssize_t count = ::read(descriptor_, to, capacity);
+      read_ += count > 0 ? static_cast<std::uint64_t>(count) : 0;
+      // A file that somebody else is writing anew would pass for a smaller data set.
+      if (count == 0 && read_ < size_) {
+        throw FileError(path_, fmt::format("was cut to {} bytes while being read; it had {} when it was opened", read_, size_));
+      }
       if (count >= 0) return static_cast<std::size_t>(count);
       if (errno != EINTR) throw FileError(path_, "can't read: " + reason(errno));
     }
@@ -51,6 +58,8 @@ class FileSource final : public ByteSource {
  private:
   std::filesystem::path path_;
   int descriptor_;
+  std::uint64_t size_ = 0;  // of a regular file when it was opened
+  std::uint64_t read_ = 0;
 };
 
 class StreamSource final : public ByteSource {

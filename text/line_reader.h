@@ -24,7 +24,8 @@ class ByteSource {
   virtual std::size_t read(char* to, std::size_t capacity) = 0;
 };
 
-/// An open file. FileError where it can't be opened or is a folder; pipes and devices are welcome.
+/// An open file. FileError where it can't be opened or is a folder, and when it ends before the size that it was opened with; pipes and
+/// devices are welcome.
 std::unique_ptr<ByteSource> open_byte_source(const std::filesystem::path& path);
 
 /// A stream, which must outlive the source. `name` stands for it in messages.

@@ -40,7 +40,11 @@ class RecordParser {
     if (options_.labels == LabelUse::required && record.label.empty()) {
       fail(record.line, fmt::format("the label is empty (column '{}')", report_.label_column));
     }
+    // A label becomes a name in files that are UTF-8; two that aren't could become one name.
+    if (!is_valid_utf8(record.label))
+      fail(record.line, fmt::format("the label '{}' is not valid UTF-8", utf8_prefix(record.label, 40)));
     ++report_.records;
+    if (record.text.empty() && report_.empty_texts++ == 0) report_.first_empty_text = record.line;
     if (!valid_utf8(record) && report_.invalid_utf8++ == 0) report_.first_invalid_utf8 = record.line;
     return true;
   }
@@ -64,7 +68,11 @@ class RecordParser {
 
   ColumnChoice choose_columns_of(std::span<const std::string_view> names, std::int64_t line) {
     const ColumnChoice choice = choose_columns(names, options_, lines_.name(), line);
-    const auto name_of = [&](std::optional<std::size_t> column) { return column ? std::string(names[*column]) : std::string(); };
+    const auto name_of = [&](std::optional<std::size_t> column) {
+      if (column && !is_valid_utf8(names[*column]))
+        fail(line, fmt::format("the column's name '{}' is not valid UTF-8", names[*column]));
+      return column ? std::string(names[*column]) : std::string();
+    };
     report_.text_column = name_of(choice.text);
     report_.pair_column = name_of(choice.pair);
     report_.label_column = name_of(choice.label);

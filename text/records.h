@@ -54,7 +54,7 @@ struct RecordOptions {
   std::size_t max_record_bytes = std::size_t{64} << 20U;
 };
 
-/// One record. Views end with the next call that reads from or adds to where they came from. Bytes that aren't UTF-8 are left as
+/// One record. Views end with the next call that reads from or adds to where they came from. Bytes of a text that aren't UTF-8 are left as
 /// they are (JSON lines: replaced by U+FFFD); NUL bytes too.
 struct Record {
   std::string_view text = {};
@@ -79,6 +79,8 @@ struct RecordReport {
   std::vector<IgnoredColumn> ignored;
   std::int64_t records = 0;
   std::int64_t empty_lines = 0;         ///< Skipped.
+  std::int64_t empty_texts = 0;         ///< Records whose text is empty.
+  std::int64_t first_empty_text = 0;    ///< The line of the first of them; 0 for none.
   std::int64_t invalid_utf8 = 0;        ///< Records with bytes that aren't UTF-8.
   std::int64_t first_invalid_utf8 = 0;  ///< The line of the first of them; 0 for none.
 };
@@ -101,7 +103,8 @@ class RecordReader {
 
   /// Reads the next record into `record`, whose views hold until the next call; false at the end. The first call chooses the
   /// columns. FormatError, with the line, for a column that isn't there (the message lists those there are), a wrong number of
-  /// fields, an unterminated quote, invalid JSON, a missing label, a record that is too long, and for a refused empty input;
+  /// fields, an unterminated quote, invalid JSON, a label or a used column's name that is missing or not UTF-8, a record that is
+  /// too long, and for a refused empty input;
   /// UsageError where several columns could be the text; FileError where reading fails.
   bool next(Record& record);
 

@@ -116,8 +116,16 @@ class Builder : public json::json_sax_t {
 }  // namespace
 
 std::string read_whole_file(const std::filesystem::path& path) {
+  // Three times the largest vocabulary that is published; ten times as much, as a document, is what memory must bear.
+  constexpr std::uintmax_t kMaxBytes = std::uintmax_t{32} << 20U;
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) throw FileError(path, "is a folder, expected a file");
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (std::filesystem::is_directory(status)) throw FileError(path, "is a folder, expected a file");
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) throw FileError(path, "is not a file");
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (!error && size > kMaxBytes) {
+    throw FileError(path, fmt::format("has {} bytes; a tokenizer's file has at most {}", size, kMaxBytes));
+  }
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) throw FileError(path, fmt::format("can't be opened: {}", std::strerror(errno)));
@@ -130,11 +138,15 @@ std::string read_whole_file(const std::filesystem::path& path) {
     bytes.resize(before + static_cast<std::size_t>(file.gcount()));
   }
   if (file.bad()) throw FileError(path, fmt::format("can't be read: {}", std::strerror(errno)));
+  if (!error && bytes.size() < size) throw FileError(path, fmt::format("was cut to {} bytes while being read", bytes.size()));
   return bytes;
 }
 
 json read_strict_json(const std::filesystem::path& path, const JsonStream& stream) {
   const std::string bytes = read_whole_file(path);
+  // The parser takes a NUL for the end of its input and would let pass whatever follows one.
+  if (const std::size_t nul = bytes.find('\0'); nul != std::string::npos)
+    throw FormatError(path, fmt::format("byte {}", nul + 1), "a NUL byte, which JSON does not allow");
   Builder builder(path, stream);
   json::sax_parse(bytes, &builder);
   return builder.take();

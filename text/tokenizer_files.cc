@@ -22,11 +22,10 @@ using nlohmann::json;
 // Far above any model's, low enough that a table by id can't exhaust the memory.
 constexpr std::uint64_t kMaxId = (std::uint64_t{1} << 22U) - 1;
 
-std::string shortened(const json& value) {
-  constexpr std::size_t kMaxShown = 80;
-  std::string text = value.dump();
-  if (text.size() > kMaxShown) text = std::string(utf8_prefix(text, kMaxShown)) + "...";
-  return text;
+std::string excerpt(const json& value) {
+  constexpr std::size_t kMaxShown = 60;
+  if (value.is_object() || value.is_array()) return fmt::format("an {}", value.type_name());
+  return shortened(value.dump(), kMaxShown);
 }
 
 /// A value of a JSON document that knows its place in the file.
@@ -39,7 +38,7 @@ class Field {
   const std::string& name() const noexcept { return name_; }
 
   [[noreturn]] void refuse(std::string_view expected) const {
-    throw FormatError(*file_, name_, fmt::format("found {}, expected {}", shortened(*value_), expected));
+    throw FormatError(*file_, name_, fmt::format("found {}, expected {}", excerpt(*value_), expected));
   }
   [[noreturn]] void refuse_with(std::string_view message) const { throw FormatError(*file_, name_, message); }
 

@@ -92,6 +92,7 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       ->type_name("FILE|SHARE");
   command->add_option("--test", options.test, "data to evaluate at the end")->type_name("FILE");
   command->add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
+  command->add_flag("--allow-non-finite", options.allow_non_finite, "train also where weights of --model are NaN or infinite");
   CLI::Option* epochs = command->add_option("--epochs", options.epochs, "passes over the data; fractions are allowed")
                             ->check(above_zero())
                             ->type_name("N")
@@ -181,7 +182,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& failure) {
     // Help and version go to standard output and are no error; all else is one line.
     if (failure.get_exit_code() == 0) return app.exit(failure);
-    std::cerr << "lathe: " << printable(failure.what()) << " (try `lathe --help`)\n";
+    std::cerr << "lathe: " << message_line(failure.what()) << " (try `lathe --help`)\n";
     return 2;
   }
   if (app.got_subcommand("finetune")) return finetune;

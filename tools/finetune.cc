@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "lathe/runtime/error.h"
+#include "lathe/text/quoted_list.h"
 #include "lathe/text/split.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
@@ -106,12 +107,7 @@ LabelledSamples select(const LabelledSamples& all, const std::vector<std::int64_
 LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
                         std::int32_t max_length, int threads) {
   EncodedTexts encoded = tokenize(classifier.tokenizer(), records, kind, max_length, threads);
-  const auto tokens = static_cast<double>(encoded.samples.ids.size());
-  fmt::print(stderr, "{}: {} tokens{}, {:.2f} % unknown\n", name, encoded.samples.ids.size(),
-             encoded.truncated > 0 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
-                                                 records.size(), max_length, encoded.longest)
-                                   : "",
-             tokens > 0 ? 100.0 * static_cast<double>(encoded.unknown) / tokens : 0.0);
+  print_tokens(name, encoded, max_length);
   return {.samples = std::move(encoded.samples), .labels = classifier.labels().ids_of(records)};
 }
 
@@ -120,11 +116,23 @@ void print_labels(const LabelSet& labels, std::span<const std::int32_t> ids) {
   std::string text;
   constexpr std::int32_t kMost = 20;
   for (std::int32_t i = 0; i < std::min(labels.size(), kMost); ++i) {
-    text += fmt::format("{}\"{}\" ({})", i == 0 ? "" : ", ", printable(labels.name(i)), counts[static_cast<std::size_t>(i)]);
+    text += fmt::format("{}\"{}\" ({})", i == 0 ? "" : ", ", shortened(printable(labels.name(i)), 40),
+                        counts[static_cast<std::size_t>(i)]);
   }
   if (labels.size() > kMost) text += fmt::format(", ... ({} in all)", labels.size());
-  if (labels.size() == 2) text += fmt::format("; \"{}\" is the positive one", printable(labels.name(1)));
+  if (labels.size() == 2) text += fmt::format("; \"{}\" is the positive one", shortened(printable(labels.name(1)), 40));
   fmt::print(stderr, "labels: {}\n", text);
+}
+
+/// Refuses weights that aren't numbers, unless they are allowed.
+void check_finite(const Classifier& classifier, const FinetuneOptions& options) {
+  const auto& tensors = classifier.report().non_finite;
+  if (tensors.empty()) return;
+  if (!options.allow_non_finite) {
+    throw NonFiniteError(fmt::format("{}: {}; get it again, or train as it is with --allow-non-finite",
+                                     shortened((options.model / "model.safetensors").string(), 50), describe(tensors)));
+  }
+  fmt::print(stderr, "warning: {}\n", printable(describe(tensors)));
 }
 
 /// Writes the run's files and tells the terminal.
@@ -166,7 +174,8 @@ int finetune_command(const FinetuneOptions& options) {
   if (dev_split.file) inputs.push_back(*dev_split.file);
   if (options.test) inputs.push_back(*options.test);
   check_readable_twice(inputs);
-  check_output_folder(options.output, options.model, inputs, options.overwrite ? Existing::overwrite : Existing::refuse);
+  const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
+  check_output_folder(options.output, options.model, inputs, existing);
 
   const DeviceChoice device = choose_device(options.running);
   fmt::print(stderr, "device: {}\n", describe(device));
@@ -179,6 +188,7 @@ int finetune_command(const FinetuneOptions& options) {
   const LabelChoice labels = choose_labels(train_data.records, labels_of_model(options.model));
   const auto classifier = Classifier::load(options.model, device.device, labels.labels,
                                            labels.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
+  check_finite(*classifier, options);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   LabelledSamples train = prepare("train", *classifier, train_data.records, reading.kind(), max_length, device.threads);
   std::optional<LabelledSamples> dev;
@@ -197,12 +207,16 @@ int finetune_command(const FinetuneOptions& options) {
              classifier->report().initialised.empty()
                  ? ""
                  : fmt::format(", new: {}", fmt::join(classifier->report().initialised, ", ")));
+  if (const auto& unused = classifier->report().unused; !unused.empty())
+    fmt::print(stderr, "model: {} tensor{} of the file not used: {}\n", unused.size(), unused.size() == 1 ? "" : "s",
+               printable(quoted_list(unused, 4)));
   const FinetuneSteps steps = finetune_steps(settings, train.samples.count());
   fmt::print(stderr, "training: {} steps of {} texts, {} an epoch, {} of warm-up\n", steps.total, settings.batch_size,
              steps.per_epoch, steps.warmup);
   if (!dev) fmt::print(stderr, "no --dev: nothing is evaluated, and the last epoch's model is kept\n");
 
-  prepare_output_folder(options.output);
+  rehearse(*classifier, train, settings);
+  const FileLock lock = prepare_output_folder(options.output, existing);
   const auto absolute = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
   RunSection run{.name = "finetune",
                  .values = {{"model", absolute(options.model)},

@@ -1,11 +1,14 @@
 // The `lathe` command.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
 #include <system_error>
 
 #include "lathe/runtime/error.h"
+#include "lathe/runtime/host_memory.h"
+#include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/standard_streams.h"
 
@@ -30,15 +33,19 @@ int main(int argc, char** argv) {
     lathe::write_message(fmt::format("lathe: {}\n", failure.what()));
     return failure.exit_status();
   } catch (const std::bad_alloc&) {
+    constexpr double kMebibyte = 1 << 20;
     lathe::write_message(
-        "lathe: the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file\n");
+        fmt::format("lathe: no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use a smaller --batch-size or "
+                    "--max-length, or a smaller data file\n",
+                    static_cast<double>(lathe::peak_memory_bytes()) / kMebibyte,
+                    static_cast<double>(std::min(lathe::available_host_memory(), lathe::available_addresses())) / kMebibyte));
     return 2;
   } catch (const std::system_error& failure) {
     // A disk that is full, a folder that has gone: nothing that is wrong with Lathe.
-    lathe::write_message(fmt::format("lathe: {}\n", lathe::printable(failure.what())));
+    lathe::write_message(fmt::format("lathe: {}\n", lathe::message_line(failure.what())));
     return 2;
   } catch (const std::exception& failure) {
-    lathe::write_message(fmt::format("lathe: a fault of Lathe: {}\n", lathe::printable(failure.what())));
+    lathe::write_message(fmt::format("lathe: a fault of Lathe: {}\n", lathe::message_line(failure.what())));
     return 1;
   }
 }

@@ -38,6 +38,7 @@ struct FinetuneOptions {
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
   bool overwrite = false;
+  bool allow_non_finite = false;
 };
 
 struct EvaluateOptions {

@@ -63,6 +63,17 @@ void check_output(const PredictOptions& options) {
   for (const std::string_view name : run_file_names()) refuse_if(options.model / name, "a file of the model");
 }
 
+/// What may explain an odd prediction, at the end: standard output stays what was asked for.
+void print_doubts(const RecordReport& report, std::int64_t truncated, std::int32_t max_length) {
+  const auto warn = [&](std::int64_t count, const std::string& what) {
+    if (count > 0) fmt::print(stderr, "warning: {} of {} texts {}\n", count, report.records, what);
+  };
+  warn(truncated, fmt::format("cut to {} tokens", max_length));
+  warn(report.empty_texts, fmt::format("empty, first in line {}", report.first_empty_text));
+  warn(report.invalid_utf8,
+       fmt::format("not valid UTF-8, first in line {}; such bytes are read as U+FFFD", report.first_invalid_utf8));
+}
+
 }  // namespace
 
 int predict_command(const PredictOptions& options) {
@@ -84,6 +95,7 @@ int predict_command(const PredictOptions& options) {
   const auto classes = static_cast<std::size_t>(classifier->labels().size());
   Records records(streaming ? "standard input" : options.data);
   Record record;
+  std::int64_t truncated = 0;
   bool more = reader.next(record);
   // Only now: a call that can't be answered leaves a file that is there as it is.
   LineOutput output(options.output);
@@ -94,12 +106,14 @@ int predict_command(const PredictOptions& options) {
       records.append(record);
     } while (records.size() < reading.batch_size && reader.is_ready() && reader.next(record));
     const EncodedTexts encoded = tokenize(classifier->tokenizer(), records, reading.kind(), max_length, device.threads);
+    truncated += encoded.truncated;
     const std::vector<float> probabilities = predict_probabilities(*classifier, encoded.samples, reading.batch_size);
     for (std::int64_t i = 0; i < records.size(); ++i) {
       const auto row = std::span(probabilities).subspan(static_cast<std::size_t>(i) * classes, classes);
       if (!output.write(prediction(records.line(i), row, classifier->labels()))) return 0;
     }
   }
+  print_doubts(reader.report(), truncated, max_length);
   return 0;
 }
 

@@ -5,8 +5,10 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <fstream>
+#include <sstream>
 #include <vector>
 
+#include "lathe/checkpoint/input_file.h"
 #include "lathe/runtime/atomic_file.h"
 #include "lathe/runtime/error.h"
 
@@ -57,8 +59,11 @@ void write_run_file(const std::filesystem::path& folder, const std::vector<RunSe
 std::map<std::string, std::string> read_run_section(const std::filesystem::path& folder, const std::string& section) {
   const std::filesystem::path path = folder / "run.toml";
   std::map<std::string, std::string> values;
-  std::ifstream file(path);
-  if (!file) return values;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return values;
+  constexpr std::uint64_t kMostBytes = 1U << 20U;
+  const std::string text = read_text_file(path, kMostBytes);
+  std::istringstream file(text);
   try {
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
       if (item.parents == std::vector<std::string>{section} && item.inputs.size() == 1) values[item.name] = item.inputs.front();

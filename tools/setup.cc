@@ -16,11 +16,15 @@
 namespace lathe {
 namespace {
 
-std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text) {
+/// An integer of a run.toml, in the bounds that the command line has for it.
+std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text,
+                           std::int32_t least) {
+  constexpr std::int32_t kMost = 1 << 20;
   std::int32_t value = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc() || end != text.data() + text.size()) {
-    throw FormatError(model / "run.toml", key, fmt::format("\"{}\" is not an integer", text));
+  if (failure != std::errc() || end != text.data() + text.size() || value < least || value > kMost) {
+    throw FormatError(model / "run.toml", "key " + key,
+                      fmt::format("found \"{}\", expected an integer from {} to {}", shortened(text, 40), least, kMost));
   }
   return value;
 }
@@ -68,8 +72,8 @@ RunDefaults read_run_defaults(const std::filesystem::path& model) {
   defaults.reading.text_column = text("text-column");
   defaults.reading.pair_column = text("pair-column");
   defaults.reading.label_column = text("label-column");
-  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length);
-  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size);
+  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length, 3);
+  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size, 1);
   return defaults;
 }
 
@@ -90,7 +94,8 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
 std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length) {
   constexpr std::int64_t kDefault = 128;
   if (max_length && *max_length > config.max_positions) {
-    throw UsageError(fmt::format("--max-length {}: the model has {} positions", *max_length, config.max_positions));
+    throw UsageError(fmt::format("a max-length of {} (--max-length, or the run.toml of the model): the model has {} positions",
+                                 *max_length, config.max_positions));
   }
   return max_length ? *max_length : static_cast<std::int32_t>(std::min(kDefault, config.max_positions));
 }
@@ -101,7 +106,21 @@ std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& mode
     throw MismatchError(
         fmt::format("{} has no classification head; train one with `lathe finetune --model {}`", model.string(), model.string()));
   }
-  return Classifier::load(model, device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference);
+  auto classifier = Classifier::load(model, device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference);
+  const auto& non_finite = classifier->report().non_finite;
+  if (!non_finite.empty())
+    fmt::print(stderr, "warning: {}: {}\n", shortened(printable(model.string()), 80), printable(describe(non_finite)));
+  return classifier;
+}
+
+void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length) {
+  const std::size_t tokens = encoded.samples.ids.size();
+  const double share = tokens > 0 ? 100.0 * static_cast<double>(encoded.unknown) / static_cast<double>(tokens) : 0.0;
+  fmt::print(stderr, "{}: {} tokens{}, {} unknown ({:.2f} %)\n", name, tokens,
+             encoded.truncated > 0 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
+                                                 encoded.samples.count(), max_length, encoded.longest)
+                                   : "",
+             encoded.unknown, share);
 }
 
 void print_reading(const std::string& name, const RecordReport& report) {
@@ -120,6 +139,10 @@ void print_reading(const std::string& name, const RecordReport& report) {
   if (!suspicious.empty()) {
     fmt::print(stderr, "warning: {}: {} look{} like text but {} not used; --text-column and --pair-column choose\n", name,
                printable(quoted_list(suspicious)), suspicious.size() == 1 ? "s" : "", suspicious.size() == 1 ? "is" : "are");
+  }
+  if (report.empty_texts > 0) {
+    fmt::print(stderr, "warning: {}: the text of {} row{} empty, first in line {}\n", name, report.empty_texts,
+               report.empty_texts == 1 ? " is" : "s is", report.first_empty_text);
   }
   if (report.invalid_utf8 > 0) {
     fmt::print(stderr, "warning: {}: {} row{} not valid UTF-8, first in line {}; such bytes are read as U+FFFD\n", name,

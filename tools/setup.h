@@ -54,6 +54,9 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
 /// Loads a model that must have a classification head already. Throws MismatchError where it has none.
 std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device);
 
+/// Prints on standard error how many tokens texts have, how many of the texts were cut, and how many tokens are unknown.
+void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length);
+
 /// Prints warnings and the columns of a data set on standard error.
 void print_reading(const std::string& name, const RecordReport& report);
 

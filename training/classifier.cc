@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <unordered_map>
 
@@ -55,6 +56,15 @@ void for_each_part(const Parameter& parameter, Visit visit) {
     visit(parameter.file_names[i], values.subspan(i * values.size() / parts, values.size() / parts));
 }
 
+NonFiniteTensor count_non_finite(const std::string& name, std::span<const float> values) {
+  NonFiniteTensor counted{.name = name};
+  for (const float value : values) {
+    if (std::isfinite(value)) continue;
+    ++(std::isnan(value) ? counted.nan : counted.infinite);
+  }
+  return counted;
+}
+
 std::vector<std::int64_t> part_shape(const Parameter& parameter) {
   const auto dimensions = parameter.shape.dimensions();
   std::vector<std::int64_t> shape(dimensions.begin(), dimensions.end());
@@ -76,7 +86,7 @@ std::unique_ptr<Classifier> Classifier::load(const std::filesystem::path& folder
   const ModelFolder files = ModelFolder::open(folder);
   BertConfig config = BertConfig::load(files.config);
   WordPieceTokenizer tokenizer = WordPieceTokenizer::load(folder);
-  check_vocabulary(config.vocabulary_size, tokenizer.vocabulary_size(), files.weights, folder);
+  check_vocabulary(config.vocabulary_size, tokenizer.vocabulary_size(), files.config, tokenizer.files().front());
   std::unique_ptr<Classifier> classifier(new Classifier(std::move(config), std::move(tokenizer), std::move(labels), device, use));
   classifier->read_weights(folder, head, seed);
   return classifier;
@@ -94,7 +104,12 @@ void Classifier::read_weights(const std::filesystem::path& folder, Head head, st
     const bool in_file = std::all_of(parameter.file_names.begin(), parameter.file_names.end(),
                                      [&](const std::string& name) { return found.contains(name); });
     if (in_file) {
-      for_each_part(parameter, [&](const std::string& name, std::span<float> values) { file.read_f32(*found.at(name), values); });
+      for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
+        const TensorEntry& entry = *found.at(name);
+        file.read_f32(entry, values);
+        if (const NonFiniteTensor counted = count_non_finite(entry.name, values); counted.nan + counted.infinite > 0)
+          report_.non_finite.push_back(counted);
+      });
     } else {
       ParameterArena::initialise(parameter, seed, config_.initializer_range);
       report_.initialised.push_back(parameter.name);
@@ -130,6 +145,25 @@ void Classifier::save_weights(const std::filesystem::path& folder) const {
     });
   }
   write_safetensors(folder / "model.safetensors", tensors);
+}
+
+std::string describe(std::span<const NonFiniteTensor> tensors) {
+  constexpr std::size_t kMostShown = 2;
+  constexpr std::size_t kLongestName = 60;
+  std::int64_t weights = 0;
+  std::string list;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const NonFiniteTensor& tensor = tensors[i];
+    weights += tensor.nan + tensor.infinite;
+    if (i >= kMostShown) continue;
+    list +=
+        fmt::format("{}{} ({}{}{})", i == 0 ? "" : ", ", shortened(tensor.name, kLongestName),
+                    tensor.nan > 0 ? fmt::format("{} NaN", tensor.nan) : "", tensor.nan > 0 && tensor.infinite > 0 ? ", " : "",
+                    tensor.infinite > 0 ? fmt::format("{} infinite", tensor.infinite) : "");
+  }
+  if (tensors.size() > kMostShown) list += fmt::format(" and {} more", tensors.size() - kMostShown);
+  return fmt::format("{} weight{} in {} tensor{} not finite: {}", weights, weights == 1 ? "" : "s", tensors.size(),
+                     tensors.size() == 1 ? " are" : "s are", list);
 }
 
 LabelSet labels_of_model(const std::filesystem::path& folder) {

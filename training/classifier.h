@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,10 +15,18 @@
 
 namespace lathe {
 
+/// A tensor with values that aren't numbers to train on.
+struct NonFiniteTensor {
+  std::string name;  ///< as the file has it
+  std::int64_t nan = 0;
+  std::int64_t infinite = 0;
+};
+
 /// What was found in a folder when weights were loaded.
 struct LoadReport {
   std::vector<std::string> initialised;  ///< parameters that the file doesn't have, or has for other labels, and that start anew
   std::vector<std::string> unused;       ///< tensors of the file that the model has no place for
+  std::vector<NonFiniteTensor> non_finite;  ///< in the model's order
 };
 
 /// A model with its parameters on a device. Stays where it was made: parameters are referred to.
@@ -60,6 +69,9 @@ class Classifier {
   ParameterArena arena_;
   LoadReport report_;
 };
+
+/// "7 weights in 2 tensors are not finite: bert.pooler.dense.weight (3 NaN, 1 infinite), classifier.bias (3 NaN)", cut after the first few.
+std::string describe(std::span<const NonFiniteTensor> tensors);
 
 /// The labels that a folder's configuration names, else LABEL_0, LABEL_1, ... for a head that it doesn't name; empty where there is neither.
 LabelSet labels_of_model(const std::filesystem::path& folder);

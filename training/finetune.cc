@@ -6,8 +6,12 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <set>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
@@ -38,6 +42,37 @@ class Stopwatch {
   double lap_ = 0.0;
 };
 
+/// The `count` longest samples: no batch of as many has more tokens.
+std::vector<std::int32_t> longest_samples(const TokenizedSamples& samples, std::int32_t count) {
+  std::vector<std::int32_t> members(static_cast<std::size_t>(samples.count()));
+  std::iota(members.begin(), members.end(), 0);
+  const auto most = std::min(static_cast<std::size_t>(count), members.size());
+  std::ranges::partial_sort(members, members.begin() + static_cast<std::ptrdiff_t>(most), std::greater<>(),
+                            [&](std::int32_t member) { return samples.length(member); });
+  members.resize(most);
+  return members;
+}
+
+std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
+  std::int64_t tokens = 0;
+  for (const std::int32_t member : members) tokens += samples.length(member);
+  return tokens;
+}
+
+/// Forward and backward of `members`, which leaves the gradients behind.
+void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
+                    std::uint32_t seed) {
+  Tape tape(classifier.device());
+  classifier.arena().watch(tape, Use::write);
+  PackedBatch packed;
+  pack_sequences(train.samples, members, train.labels, packed);
+  round_up_tokens(packed);
+  const RandomKey key{.seed = seed, .step = 0};
+  const Batch batch = upload(classifier.device(), DType::f32, packed,
+                             {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
+  tape.backward(cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {}));
+}
+
 /// The state of a run, step by step.
 class Run {
  public:
@@ -54,7 +89,8 @@ class Run {
         optimizer_(classifier.arena(), settings.optimizer),
         tape_(classifier.device()) {
     // So that no later batch needs more memory of the system.
-    reserve(packed_, largest_batch(), static_cast<std::size_t>(settings.batch_size));
+    const auto tokens = tokens_of(train.samples, longest_samples(train.samples, settings.batch_size));
+    reserve(packed_, static_cast<std::size_t>(tokens), static_cast<std::size_t>(settings.batch_size));
     prepare_products();
     classifier_.arena().watch(tape_, Use::write);
   }
@@ -84,17 +120,6 @@ class Run {
   static bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed) != 0; }
   double epochs_at(std::int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_.per_epoch); }
 
-  /// Tokens of the batch_size longest samples: no batch has more.
-  std::size_t largest_batch() const {
-    std::vector<std::int64_t> lengths;
-    for (std::int64_t i = 0; i < train_.samples.count(); ++i) lengths.push_back(train_.samples.length(i));
-    const auto count = std::min(static_cast<std::size_t>(settings_.batch_size), lengths.size());
-    std::partial_sort(lengths.begin(), lengths.begin() + static_cast<std::ptrdiff_t>(count), lengths.end(), std::greater<>());
-    std::size_t tokens = 0;
-    for (std::size_t i = 0; i < count; ++i) tokens += static_cast<std::size_t>(lengths[i]);
-    return tokens;
-  }
-
   /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to. One that comes only after very
   /// many steps is prepared when it comes.
   void prepare_products() {
@@ -102,9 +127,7 @@ class Run {
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
     for (std::int64_t step = 0; step < std::min(steps_.total, kMost); ++step) {
       const auto members = order_.batch(step);
-      std::int64_t tokens = 0;
-      for (const std::int32_t member : members) tokens += train_.samples.length(member);
-      sizes.emplace(token_bucket(tokens), static_cast<std::int64_t>(members.size()));
+      sizes.emplace(token_bucket(tokens_of(train_.samples, members)), static_cast<std::int64_t>(members.size()));
     }
     for (const auto& [tokens, rows] : sizes) classifier_.model().prepare(tokens, rows);
   }
@@ -202,6 +225,34 @@ class Run {
 };
 
 }  // namespace
+
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings) {
+  constexpr double kMebibyte = 1 << 20;
+  std::string message;
+  std::int64_t requested = 0;
+  std::int64_t available = 0;
+  for (std::int32_t size = settings.batch_size; size > 0; size /= 2) {
+    const std::vector<std::int32_t> members = longest_samples(train.samples, size);
+    try {
+      const AdamWOptimizer optimizer(classifier.arena(), settings.optimizer);
+      rehearse_batch(classifier, train, members, settings.seed);
+    } catch (const OutOfMemoryError& failure) {
+      if (message.empty()) {
+        requested = failure.requested();
+        available = failure.available();
+        message =
+            fmt::format("no memory for a step of {} texts with {} tokens: {:.1f} MiB more were needed and {:.1f} MiB are free",
+                        members.size(), tokens_of(train.samples, members), static_cast<double>(requested) / kMebibyte,
+                        static_cast<double>(available) / kMebibyte);
+      }
+      continue;
+    }
+    if (message.empty()) return;
+    throw OutOfMemoryError(fmt::format("{}; --batch-size {} fits", message, size), requested, available);
+  }
+  throw OutOfMemoryError(fmt::format("{}; not even one text fits: use a smaller --max-length or model", message), requested,
+                         available);
+}
 
 FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
   FinetuneSteps steps;

@@ -92,6 +92,10 @@ struct FinetuneResult {
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
                         const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr);
 
+/// Takes forward and backward, and the optimizer's memory, of the largest batch that `settings` can make of `train`, so that too little
+/// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits.
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings);
+
 /// The steps that settings ask for on so many samples. UsageError for more than 1e9.
 struct FinetuneSteps {
   std::int64_t per_epoch = 0;

@@ -7,6 +7,10 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "lathe/runtime/error.h"
 
@@ -15,11 +19,42 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 9> kRunFiles = {"config.json",           "model.safetensors", "run.toml",
-                                                       "results.json",          "metrics.jsonl",     "tokenizer.json",
-                                                       "tokenizer_config.json", "vocab.txt",         "special_tokens_map.json"};
+constexpr std::string_view kLock = ".lathe.lock";
+constexpr std::array<std::string_view, 10> kRunFiles = {"config.json",
+                                                        "model.safetensors",
+                                                        "run.toml",
+                                                        "results.json",
+                                                        "metrics.jsonl",
+                                                        "tokenizer.json",
+                                                        "tokenizer_config.json",
+                                                        "vocab.txt",
+                                                        "special_tokens_map.json",
+                                                        kLock};
 /// The file that tells a run of Lathe's from somebody else's folder.
 constexpr std::string_view kMark = "run.toml";
+
+/// Whether a killed run may have left a file of that name: its lock, or one that it had begun to write (runtime/atomic_file.h).
+bool is_leftover(const fs::path& file) {
+  const std::string name = file.filename().string();
+  if (name == kLock) return true;
+  return name.ends_with(".partial") &&
+         std::ranges::any_of(kRunFiles, [&](std::string_view run_file) { return name.starts_with(std::string(run_file) + "."); });
+}
+
+bool holds_only_leftovers(const fs::path& folder) {
+  return std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](const fs::directory_entry& entry) { return is_leftover(entry.path()); });
+}
+
+[[noreturn]] void refuse_in_use(const fs::path& output, const std::string& holder) {
+  throw UsageError(fmt::format("--output {} is in use: {} writes a run there; wait for it, or choose another folder",
+                               output.string(), holder));
+}
+
+[[noreturn]] void refuse_existing(const fs::path& output) {
+  throw UsageError(
+      fmt::format("--output {} holds an earlier run; choose another folder, or replace it with --overwrite", output.string()));
+}
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
   const auto [rest, ignored] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -43,7 +78,7 @@ fs::path existing_parent(const fs::path& path) {
 }
 
 void expect_writable(const fs::path& folder, const fs::path& output) {
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+  if (::access(folder.c_str(), R_OK | W_OK | X_OK) != 0) {
     throw FileError(output,
                     fmt::format("cannot be written ({}: {}); choose another --output", folder.string(), std::strerror(errno)));
   }
@@ -78,25 +113,37 @@ void check_output_folder(const fs::path& output, const fs::path& model, std::spa
   }
   if (!fs::is_directory(status)) throw FileError(output, "is a file, not a folder; choose another --output");
   expect_writable(target, output);
-  if (fs::is_empty(target)) return;
+  if (const std::string holder = lock_holder(target / kLock); !holder.empty()) refuse_in_use(output, holder);
+  if (holds_only_leftovers(target)) return;
   if (!fs::exists(target / kMark)) {
     throw UsageError(fmt::format("--output {} is not empty and not a run of Lathe's (it has no {}); choose another folder",
                                  output.string(), kMark));
   }
-  if (existing == Existing::refuse) {
-    throw UsageError(
-        fmt::format("--output {} holds an earlier run; choose another folder, or replace it with --overwrite", output.string()));
-  }
+  if (existing == Existing::refuse) refuse_existing(output);
 }
 
-void prepare_output_folder(const fs::path& output) {
+FileLock prepare_output_folder(const fs::path& output, Existing existing) {
   std::error_code failure;
   fs::create_directories(output, failure);
   if (failure) throw FileError(output, fmt::format("cannot be created: {}", failure.message()));
-  for (const std::string_view name : kRunFiles) {
-    fs::remove(output / name, failure);
-    if (failure) throw FileError(output / name, fmt::format("cannot be removed: {}", failure.message()));
+  std::optional<FileLock> lock = FileLock::take(output / kLock);
+  if (!lock) {
+    const std::string holder = lock_holder(output / kLock);
+    refuse_in_use(output, holder.empty() ? "another process" : holder);
   }
+  // Another run may have come and gone while this one read its data.
+  if (existing == Existing::refuse && fs::exists(output / kMark)) refuse_existing(output);
+  std::vector<fs::path> old;
+  for (const fs::directory_entry& entry : fs::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();
+    const bool of_a_run = std::ranges::find(kRunFiles, name) != kRunFiles.end() || is_leftover(entry.path());
+    if (of_a_run && name != kLock) old.push_back(entry.path());
+  }
+  for (const fs::path& file : old) {
+    fs::remove(file, failure);
+    if (failure) throw FileError(file, fmt::format("cannot be removed: {}", failure.message()));
+  }
+  return std::move(*lock);
 }
 
 }  // namespace lathe

@@ -59,6 +59,15 @@ class BertNames : public testing::Test {
     const SafetensorsFile file = write(tensors);
     return message_of<MismatchError>([&] { match_bert_tensors(file, expected); });
   }
+  std::vector<std::string> problems(const std::vector<Published>& tensors, std::span<const ExpectedTensor> expected) const {
+    const SafetensorsFile file = write(tensors);
+    try {
+      match_bert_tensors(file, expected);
+    } catch (const WeightsMismatchError& failure) {
+      return failure.problems();
+    }
+    return {};
+  }
 
   TemporaryFolder folder_;
 };
@@ -159,16 +168,18 @@ TEST_F(BertNames, MissingTensorsAreListedAndCounted) {
   const std::vector<ExpectedTensor> expected = bert_tensors(tiny(), 0);
   std::vector<Published> tensors = published(expected, "bert.");
   drop(tensors, "bert.embeddings.LayerNorm.bias");
-  EXPECT_EQ(
-      refusal(tensors, expected),
-      path().string() + ": the weights do not fit the model's configuration in 1 tensor: embeddings.LayerNorm.bias is missing");
-  std::erase_if(tensors, [](const Published& tensor) { return tensor.name.find("layer.1.") != std::string::npos; });
   EXPECT_EQ(refusal(tensors, expected),
-            path().string() +
-                ": the weights do not fit the model's configuration in 17 tensors: embeddings.LayerNorm.bias is missing; "
-                "encoder.layer.1.attention.self.query.weight is missing; encoder.layer.1.attention.self.query.bias is missing; "
-                "encoder.layer.1.attention.self.key.weight is missing; encoder.layer.1.attention.self.key.bias is missing; and "
-                "12 more");
+            path().string() + ": 1 tensor does not fit config.json: embeddings.LayerNorm.bias is missing");
+  std::erase_if(tensors, [](const Published& tensor) { return tensor.name.find("layer.1.") != std::string::npos; });
+  // As many as a line has room for, and how many there are beside.
+  const std::string line = refusal(tensors, expected);
+  EXPECT_TRUE(line.starts_with(path().string() + ": 17 tensors do not fit config.json: embeddings.LayerNorm.bias is missing; "
+                                                 "encoder.layer.1.attention.self.query.weight is missing; "))
+      << line;
+  EXPECT_TRUE(line.ends_with(" more, which `lathe inspect` lists")) << line;
+  EXPECT_LE(line.size(), kLongestMessage);
+  EXPECT_EQ(problems(tensors, expected).size(), 17U);
+  EXPECT_EQ(problems(tensors, expected).back(), "encoder.layer.1.output.LayerNorm.bias is missing");
 }
 
 TEST_F(BertNames, MisshapedTensorsAreShownWithBothShapes) {
@@ -177,11 +188,10 @@ TEST_F(BertNames, MisshapedTensorsAreShownWithBothShapes) {
   named(tensors, "embeddings.word_embeddings.weight").shape = {11, 4};
   named(tensors, "pooler.dense.bias").shape = {4, 1};
   named(tensors, "encoder.layer.0.output.dense.bias").type = SafetensorsType::i32;
-  EXPECT_EQ(refusal(tensors, expected),
-            path().string() +
-                ": the weights do not fit the model's configuration in 3 tensors: embeddings.word_embeddings.weight is [11, 4], "
-                "expected [10, 4]; encoder.layer.0.output.dense.bias is of type I32, expected F32, F16, BF16 or F64; "
-                "pooler.dense.bias is [4, 1], expected [4]");
+  EXPECT_EQ(problems(tensors, expected),
+            (std::vector<std::string>{"embeddings.word_embeddings.weight is [11, 4], expected [10, 4]",
+                                      "encoder.layer.0.output.dense.bias is of type I32, expected F32, F16, BF16 or F64",
+                                      "pooler.dense.bias is [4, 1], expected [4]"}));
 }
 
 TEST_F(BertNames, MoreLayersThanTheConfigurationSaysAreRefused) {
@@ -189,7 +199,7 @@ TEST_F(BertNames, MoreLayersThanTheConfigurationSaysAreRefused) {
   tensors.push_back({"bert.encoder.layer.2.output.dense.bias", {4}});
   EXPECT_EQ(refusal(tensors, bert_tensors(tiny(), 0)),
             path().string() +
-                ": the weights do not fit the model's configuration in 1 tensor: bert.encoder.layer.2.output.dense.bias is of a "
+                ": 1 tensor does not fit config.json: bert.encoder.layer.2.output.dense.bias is of a "
                 "layer beyond the 2 expected");
 }
 
@@ -228,10 +238,9 @@ TEST_F(BertNames, ARequiredHeadMustBeThere) {
   std::vector<Published> tensors = published(expected, "bert.");
   drop(tensors, "bert.pooler.dense.bias");
   named(tensors, "classifier.weight").shape = {3, 4};
-  EXPECT_EQ(refusal(tensors, expected),
-            path().string() +
-                ": the weights do not fit the model's configuration in 2 tensors: pooler.dense.bias is missing; "
-                "classifier.weight is [3, 4], expected [2, 4]");
+  EXPECT_EQ(refusal(tensors, expected), path().string() +
+                                            ": 2 tensors do not fit config.json: pooler.dense.bias is missing; "
+                                            "classifier.weight is [3, 4], expected [2, 4]");
 }
 
 TEST_F(BertNames, PublishedNames) {
@@ -242,14 +251,14 @@ TEST_F(BertNames, PublishedNames) {
 
 TEST(Vocabulary, MustFitTheEmbeddings) {
   const auto refusal = [](std::int64_t rows, std::int64_t tokens) {
-    return message_of<MismatchError>([&] { check_vocabulary(rows, tokens, "m/model.safetensors", "m/vocab.txt"); });
+    return message_of<MismatchError>([&] { check_vocabulary(rows, tokens, "m/config.json", "m/vocab.txt"); });
   };
   EXPECT_EQ(refusal(30522, 30522), "(nothing thrown)");
   EXPECT_EQ(refusal(30528, 30522), "(nothing thrown)");  // padded to 64
   EXPECT_EQ(refusal(30592, 30522), "(nothing thrown)");  // padded to 128
   EXPECT_EQ(refusal(30522, 21128),
-            "m/vocab.txt has 21128 tokens, but m/model.safetensors has embeddings for 30522: take the tokenizer that the model "
-            "was trained with");
+            "m/vocab.txt: has 21128 tokens, but config.json has vocab_size 30522: take the tokenizer that the model was trained "
+            "with");
   EXPECT_NE(refusal(30522, 30523), "(nothing thrown)");
   EXPECT_NE(refusal(30522, 30520), "(nothing thrown)");
   EXPECT_NE(refusal(30656, 30522), "(nothing thrown)");

@@ -196,7 +196,7 @@ TEST(BertConfig, BoundsTheFile) {
   const std::filesystem::path path = folder.file("config.json", "{");
   std::filesystem::resize_file(path, std::uintmax_t{1} << 40U);
   EXPECT_EQ(message_of<FileError>([&] { BertConfig::load(path); }),
-            path.string() + ": has 1099511627776 bytes; a file of its kind has at most 16777216");
+            path.string() + ": has 1099511627776 bytes; a file of its kind has at most 8388608");
 }
 
 TEST(BertConfig, SavingKeepsWhatWasThereAndChangesWhatMust) {

@@ -17,6 +17,39 @@ TEST(Error, MessagesAreOneLine) {
   EXPECT_STREQ(FormatError("a\nb.tsv", "line 3", "two\nlines").what(), R"(a\x0Ab.tsv, line 3: two\x0Alines)");
 }
 
+TEST(Error, MessagesShowNoControlCharacters) {
+  EXPECT_EQ(printable("a\x1b[2J\x7f"), R"(a\x1B[2J\x7F)");
+  EXPECT_EQ(printable("\xC2\x9B|\xE2\x80\xAE|\xE2\x80\xA8|\xE2\x81\xA6"), R"(\xC2\x9B|\xE2\x80\xAE|\xE2\x80\xA8|\xE2\x81\xA6)");
+  EXPECT_EQ(printable("\xE2\x80\x93"), "\xE2\x80\x93") << "a dash is shown";
+}
+
+TEST(Error, ShortensInTheMiddle) {
+  EXPECT_EQ(shortened("abcdefghij", 10), "abcdefghij");
+  EXPECT_EQ(shortened("abcdefghijk", 10), "abc...hijk");
+  EXPECT_EQ(shortened("abcdefghijk", 2), "..");
+  // Whole characters of two bytes, at every length.
+  const std::string text = "\xC3\xA4\xC3\xB6\xC3\xBC\xC3\xA4\xC3\xB6\xC3\xBC\xC3\xA4\xC3\xB6\xC3\xBC";
+  for (std::size_t most = 0; most <= text.size(); ++most) {
+    EXPECT_LE(shortened(text, most).size(), most);
+    EXPECT_EQ(shortened(text, most).find('\\'), std::string::npos);
+    EXPECT_EQ(printable(shortened(text, most)), shortened(text, most)) << most;
+  }
+}
+
+TEST(Error, MessagesAreShortWhateverTheyHold) {
+  const std::string path = "/" + std::string(3000, 'd') + "/model.safetensors";
+  const std::string long_text = std::string(500, '\n') + "use another";
+  for (const std::size_t size : {0U, 50U, 5000U}) {
+    const std::string where = "tensor " + std::string(size, 't') + ".weight";
+    const std::string line = FormatError(path, where, long_text).what();
+    EXPECT_LE(line.size(), kLongestMessage);
+    for (const char* part : {"/ddd", "/model.safetensors, tensor ", ".weight: ", "use another"})
+      EXPECT_NE(line.find(part), std::string::npos) << part << " is missing in " << line;
+    EXPECT_LE(std::string(UsageError(where).what()).size(), kLongestMessage);
+  }
+  EXPECT_LE(std::string(FileError(path, long_text).what()).size(), kLongestMessage);
+}
+
 TEST(Error, TellsUsersMistakesFromOurFaults) {
   EXPECT_EQ(UsageError("x").exit_status(), 2);
   EXPECT_EQ(FileError("f", "x").exit_status(), 2);

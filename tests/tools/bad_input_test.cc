@@ -2,57 +2,14 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-
-#include "tests/temporary_folder.h"
-#include "tests/tools/run_command.h"
-#include "tests/training/tiny_model.h"
+#include "tests/tools/refusal.h"
 
 namespace lathe {
 namespace {
 
 namespace fs = std::filesystem;
 
-class BadInputTest : public testing::Test {
- protected:
-  BadInputTest() {
-    write_tiny_model(folder_ / "model");
-    write_tiny_data(folder_ / "train.tsv", 60, 1);
-  }
-  std::string path(const fs::path& name) const { return (folder_ / name).string(); }
-  void write(const fs::path& name, const std::string& text) const { std::ofstream(folder_ / name, std::ios::binary) << text; }
-
-  /// Expects one line that holds all of `facts`, status 2, and no output folder. What the run prints of its progress stands before it.
-  void expect_refused(const std::vector<std::string>& arguments, const std::vector<std::string>& facts,
-                      bool output_may_exist = false) const {
-    const CommandResult result = run_lathe(folder_.path(), arguments);
-    EXPECT_EQ(result.status, 2) << result.error;
-    EXPECT_EQ(result.out, "");
-    ASSERT_FALSE(result.error.empty());
-    EXPECT_EQ(result.error.back(), '\n');
-    const auto begin = result.error.rfind("lathe: ");
-    ASSERT_NE(begin, std::string::npos) << result.error;
-    const std::string line = result.error.substr(begin);
-    EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << line;
-    EXPECT_LT(line.size(), 600U) << line;
-    for (const std::string& fact : facts)
-      EXPECT_NE(line.find(fact), std::string::npos) << "\"" << fact << "\" is missing in: " << line;
-    EXPECT_TRUE(output_may_exist || !fs::exists(folder_ / "run")) << line;
-  }
-  std::vector<std::string> finetune(std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"finetune",        "--model",  path("model"), "--train",
-                                          path("train.tsv"), "--output", path("run")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-  std::vector<std::string> finetune_on(const std::string& file, std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"finetune", "--model", path("model"), "--train", path(file), "--output", path("run")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-
-  TemporaryFolder folder_;
-};
+class BadInputTest : public RefusalTest {};
 
 TEST_F(BadInputTest, WeightsThatAreMissingTruncatedOrMisshapen) {
   const std::string whole = contents_of(folder_ / "model" / "model.safetensors");

@@ -25,10 +25,12 @@ inline std::string contents_of(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Runs `lathe` with `arguments`; `input` is its standard input; `during` is called with the process number once it runs. Standard output and
+/// Runs `lathe` with `arguments`; `input` is its standard input; `during` is called with the process number once it runs, `before` in the
+/// new process, which then becomes the command. Standard output and
 /// error go through files in `scratch`.
 inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::vector<std::string>& arguments,
-                               const std::string& input = "", const std::function<void(pid_t)>& during = {}) {
+                               const std::string& input = "", const std::function<void(pid_t)>& during = {},
+                               const std::function<void()>& before = {}) {
   const auto in = scratch / "stdin";
   const auto out = scratch / "stdout";
   const auto error = scratch / "stderr";
@@ -46,6 +48,7 @@ inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::
     ::dup2(::open(in.c_str(), O_RDONLY), 0);
     ::dup2(::open(out.c_str(), O_WRONLY), 1);
     ::dup2(::open(error.c_str(), O_WRONLY), 2);
+    if (before) before();
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

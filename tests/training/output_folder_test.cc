@@ -60,10 +60,34 @@ TEST_F(OutputFolderTest, ReplacesARunOnlyWhenAskedAndLeavesOtherFiles) {
   touch("run/notes.txt");
   EXPECT_THROW(check(folder_ / "run"), UsageError);
   EXPECT_NO_THROW(check(folder_ / "run", Existing::overwrite));
-  prepare_output_folder(folder_ / "run");
+  static_cast<void>(prepare_output_folder(folder_ / "run", Existing::overwrite));
   EXPECT_TRUE(fs::exists(folder_ / "run" / "notes.txt"));
   EXPECT_FALSE(fs::exists(folder_ / "run" / "run.toml"));
   EXPECT_FALSE(fs::exists(folder_ / "run" / "model.safetensors"));
+}
+
+TEST_F(OutputFolderTest, BelongsToOneRunAtATime) {
+  touch("run/run.toml");
+  {
+    const FileLock first = prepare_output_folder(folder_ / "run", Existing::overwrite);
+    EXPECT_THROW(check(folder_ / "run", Existing::overwrite), UsageError);
+    EXPECT_THROW(static_cast<void>(prepare_output_folder(folder_ / "run", Existing::overwrite)), UsageError);
+    touch("run/run.toml");
+  }
+  // Whoever checked before the first had begun, and comes when it is done, finds its run.
+  EXPECT_THROW(static_cast<void>(prepare_output_folder(folder_ / "run", Existing::refuse)), UsageError);
+  EXPECT_TRUE(fs::exists(folder_ / "run" / "run.toml"));
+  EXPECT_NO_THROW(static_cast<void>(prepare_output_folder(folder_ / "run", Existing::overwrite)));
+}
+
+TEST_F(OutputFolderTest, WhatAKilledRunBeganCountsForNothing) {
+  touch("run/.lathe.lock");
+  touch("run/model.safetensors.99.partial");
+  EXPECT_NO_THROW(check(folder_ / "run"));
+  static_cast<void>(prepare_output_folder(folder_ / "run", Existing::refuse));
+  EXPECT_TRUE(fs::is_empty(folder_ / "run"));
+  touch("run/notes.txt.99.partial");
+  EXPECT_THROW(check(folder_ / "run"), UsageError) << "somebody else's";
 }
 
 TEST_F(OutputFolderTest, RefusesWhatIsNotAFolderOrNotWritable) {

@@ -118,8 +118,8 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
   settings.log_steps = 100;
   Counter counter;
   // The first backtrace loads a library, which allocates.
-  std::array<void*, 2> frames{};
-  ::backtrace(frames.data(), static_cast<int>(frames.size()));
+  std::array<void*, 2> first{};
+  ::backtrace(first.data(), static_cast<int>(first.size()));
   // That calls are counted at all:
   counting = true;
   void* volatile block = std::malloc(100);  // volatile: or the compiler knows better
