@@ -15,9 +15,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 9> kRunFiles = {"config.json",           "model.safetensors", "run.toml",
-                                                       "results.json",          "metrics.jsonl",     "tokenizer.json",
-                                                       "tokenizer_config.json", "vocab.txt",         "special_tokens_map.json"};
+constexpr std::array<std::string_view, 11> kRunFiles = {"config.json",  "model.safetensors",      "run.toml",
+                                                        "results.json", "metrics.jsonl",          "curves.svg",
+                                                        "report.html",  "tokenizer.json",         "tokenizer_config.json",
+                                                        "vocab.txt",    "special_tokens_map.json"};
 /// The file that tells a run of Lathe's from somebody else's folder.
 constexpr std::string_view kMark = "run.toml";
 
