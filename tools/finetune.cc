@@ -14,6 +14,7 @@
 #include "lathe/training/output_folder.h"
 #include "lathe/training/results.h"
 #include "tools/commands.h"
+#include "tools/pictures.h"
 #include "tools/progress.h"
 #include "tools/run_file.h"
 #include "tools/setup.h"
@@ -138,16 +139,21 @@ void check_finite(const Classifier& classifier, const FinetuneOptions& options) 
 /// Writes the run's files and tells the terminal.
 class RunObserver final : public FinetuneObserver {
  public:
-  RunObserver(fs::path output, const LabelSet& labels, std::int64_t total_steps)
-      : output_(std::move(output)), labels_(labels), log_(output_), progress_(total_steps) {}
+  RunObserver(fs::path output, const LabelSet& labels, const FinetuneSteps& steps)
+      : output_(std::move(output)), labels_(labels), log_(output_), progress_(steps.total) {
+    curves_.steps_per_epoch = steps.per_epoch;
+    if (labels.size() == 2) curves_.f1_name = fmt::format("F1 of “{}”", labels.name(1));
+  }
 
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override { progress_.advance(step, tokens); }
   void logged(const StepLog& log) override {
     log_.write(log);
+    collect(curves_, log);
     progress_.note(log.step, fmt::format("loss {:.4f}  {:.0f} tokens/s", log.loss, log.tokens_per_second));
   }
   void evaluated(const EvaluationLog& log) override {
     log_.write(log, "dev", labels_.names());
+    collect(curves_, log);
     const ClassificationMetrics& m = log.metrics;
     const std::string f1 = m.binary() ? fmt::format("F1 {:.4f}", m.positive().f1) : fmt::format("macro F1 {:.4f}", m.macro.f1);
     progress_.line(fmt::format("epoch {:.4g}: dev loss {:.4f}, accuracy {:.4f}, {}{}", log.epoch, m.loss, m.accuracy, f1,
@@ -156,11 +162,13 @@ class RunObserver final : public FinetuneObserver {
   void save(const Classifier& classifier) override { classifier.save_weights(output_); }
   void finish() { progress_.finish(); }
   MetricsLog& log() { return log_; }
+  const Curves& curves() const { return curves_; }
 
  private:
   fs::path output_;
   const LabelSet& labels_;
   MetricsLog log_;
+  Curves curves_;
   Progress progress_;
 };
 
@@ -195,11 +203,14 @@ int finetune_command(const FinetuneOptions& options) {
   std::optional<LabelledSamples> test;
   if (dev_data) dev = prepare("dev", *classifier, dev_data->records, reading.kind(), max_length, device.threads);
   if (test_data) test = prepare("test", *classifier, test_data->records, reading.kind(), max_length, device.threads);
+  SplitTexts dev_texts{.records = dev_data ? &dev_data->records : nullptr, .members = {}};
+  const SplitTexts test_texts{.records = test_data ? &test_data->records : nullptr, .members = {}};
   if (dev_split.share) {
     const std::vector<double> shares = {1.0 - *dev_split.share, *dev_split.share};
     const auto parts = stratified_split(train.labels, shares, options.seed);
     dev = select(train, parts[1]);
     train = select(train, parts[0]);
+    dev_texts = {.records = &train_data.records, .members = parts[1]};
     fmt::print(stderr, "dev: {} of the training rows, {} are left\n", dev->labels.size(), train.labels.size());
   }
   print_labels(classifier->labels(), train.labels);
@@ -253,11 +264,12 @@ int finetune_command(const FinetuneOptions& options) {
   RunSection hashes{.name = "inputs", .values = {}};
   inputs.push_back(options.model / "model.safetensors");
   for (const fs::path& input : inputs) hashes.values.emplace_back(fmt::format("\"{}\"", absolute(input)), content_hash(input));
-  write_run_file(options.output, {run, chosen, hashes});
+  const std::vector<RunSection> sections = {run, chosen, hashes};
+  write_run_file(options.output, sections);
   classifier->save_description(options.output);
 
   const std::atomic<int>& stop = watch_stop_signals();
-  RunObserver observer(options.output, classifier->labels(), steps.total);
+  RunObserver observer(options.output, classifier->labels(), steps);
   RunResults results{
       .labels = classifier->labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 0};
   results.train = finetune(*classifier, train, dev ? &*dev : nullptr, settings, observer, &stop);
@@ -278,6 +290,7 @@ int finetune_command(const FinetuneOptions& options) {
   }
   results.peak_memory_bytes = peak_memory_bytes();
   write_results(options.output, results);
+  write_pictures(options.output, results, observer.curves(), dev_texts, test_texts, sections);
 
   fmt::print(stderr, "trained {} steps in {:.1f} s, {:.0f} tokens/s, {:.2f} GB at most\n", results.train.steps,
              results.train.seconds,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "lathe/runtime/error.h"
 
@@ -37,6 +38,23 @@ std::string padded(std::string_view text, std::size_t columns) {
   return result;
 }
 
+/// Keeps the most confident of the errors it is shown, in as much memory.
+class ErrorList {
+ public:
+  void add(const ConfidentError& error) {
+    const auto before = [](const ConfidentError& a, const ConfidentError& b) {
+      return a.probability != b.probability ? a.probability > b.probability : a.sample < b.sample;
+    };
+    errors_.insert(std::upper_bound(errors_.begin(), errors_.end(), error, before), error);
+    if (errors_.size() > kMost) errors_.pop_back();
+  }
+  std::vector<ConfidentError> take() { return std::move(errors_); }
+
+ private:
+  static constexpr std::size_t kMost = 20;
+  std::vector<ConfidentError> errors_;
+};
+
 }  // namespace
 
 std::int32_t predicted_class(std::span<const float> row) {
@@ -57,14 +75,21 @@ ClassificationMetrics classification_metrics(std::span<const float> probabilitie
   metrics.confusion.resize(count * count);
   std::vector<std::int64_t> predicted(count);
   std::int64_t correct = 0;
+  ErrorList errors;
   for (std::size_t i = 0; i < labels.size(); ++i) {
     const auto actual = static_cast<std::size_t>(labels[i]);
-    const auto guess = static_cast<std::size_t>(predicted_class(probabilities.subspan(i * count, count)));
+    const auto row = probabilities.subspan(i * count, count);
+    const std::int32_t predicted_label = predicted_class(row);
+    const auto guess = static_cast<std::size_t>(predicted_label);
     ++metrics.support[actual];
     ++predicted[guess];
     ++metrics.confusion[actual * count + guess];
     correct += actual == guess ? 1 : 0;
+    if (actual != guess)
+      errors.add(
+          {.sample = static_cast<std::int64_t>(i), .label = labels[i], .predicted = predicted_label, .probability = row[guess]});
   }
+  metrics.errors = errors.take();
   metrics.accuracy = ratio(static_cast<double>(correct), static_cast<double>(labels.size()));
   for (std::size_t c = 0; c < count; ++c) {
     metrics.classes.push_back(scores_of(metrics.confusion[c * count + c], predicted[c], metrics.support[c]));

@@ -14,6 +14,14 @@ struct ClassScores {
   double f1 = 0.0;
 };
 
+/// A sample that got another class than its own.
+struct ConfidentError {
+  std::int64_t sample = 0;
+  std::int32_t label = 0;
+  std::int32_t predicted = 0;
+  float probability = 0.0F;  ///< of the predicted class
+};
+
 struct ClassificationMetrics {
   std::int64_t samples = 0;
   double loss = 0.0;  ///< mean cross-entropy
@@ -23,6 +31,7 @@ struct ClassificationMetrics {
   std::vector<std::int64_t> confusion;  ///< [classes x classes], true class by rows, predicted by columns
   ClassScores macro;                    ///< mean over classes
   ClassScores weighted;                 ///< mean over classes, weighted by support
+  std::vector<ConfidentError> errors;   ///< at most 20, the highest probability first, of equal ones the first sample
   /// For two classes the scores of the positive one, id 1.
   const ClassScores& positive() const { return classes.at(1); }
   bool binary() const { return classes.size() == 2; }

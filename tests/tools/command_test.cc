@@ -45,7 +45,8 @@ TEST_F(CommandTest, FinetunesEvaluatesAndPredicts) {
   const CommandResult trained = lathe(finetune("run", {"--dev", "0.1", "--test", path("test.tsv"), "--epochs", "4"}));
   ASSERT_EQ(trained.status, 0) << trained.error;
   EXPECT_NE(trained.out.find("test: 60 samples"), std::string::npos) << trained.out;
-  for (const char* name : {"config.json", "model.safetensors", "vocab.txt", "run.toml", "results.json", "metrics.jsonl"})
+  for (const char* name : {"config.json", "model.safetensors", "vocab.txt", "run.toml", "results.json", "metrics.jsonl",
+                           "curves.svg", "report.html"})
     EXPECT_TRUE(fs::exists(folder_ / "run" / name)) << name;
   const Json json = results("run");
   EXPECT_EQ(json["dev"]["samples"], 20);
@@ -136,6 +137,8 @@ TEST_F(CommandTest, AnInterruptEndsTheStepAndKeepsWhatWasSaved) {
     const CommandResult result = lathe(finetune(name.c_str(), {"--epochs", "100000"}), "", interrupt_after_first_save);
     EXPECT_EQ(result.status, 128 + signal) << result.error;
     EXPECT_EQ(results(name.c_str())["interrupted"], true);
+    EXPECT_TRUE(fs::exists(folder_ / name / "curves.svg"));
+    EXPECT_NE(contents_of(folder_ / name / "report.html").find("Interrupted after step"), std::string::npos);
     const CommandResult evaluated = lathe({"evaluate", "--model", path(name.c_str()), "--data", path("test.tsv"), "--json"});
     EXPECT_EQ(evaluated.status, 0) << evaluated.error;
   }
@@ -156,6 +159,55 @@ TEST_F(CommandTest, AnInterruptDuringTheTestEndsItAndKeepsTheModel) {
   EXPECT_EQ(result.out, "");
   EXPECT_EQ(results("run")["interrupted"], true);
   EXPECT_TRUE(results("run")["test"].is_null());
+}
+
+TEST_F(CommandTest, TheReportPageShowsTheWrongRowsOfTheModelThatWasKept) {
+  // A label that the text contradicts is wrong with certainty; it is line 4 of the file.
+  std::ofstream(folder_ / "dev.tsv") << "text\tlabel\na good film\tpositive\na bad film\tnegative\nit is <i>dull</i>, very "
+                                        "dull\tpositive\nwarm\tpositive\ncold\tnegative\n";
+  ASSERT_EQ(lathe(finetune("run", {"--dev", path("dev.tsv"), "--epochs", "6"})).status, 0);
+  const std::string page = contents_of(folder_ / "run" / "report.html");
+  const std::size_t wrong = page.find("Most confidently wrong");
+  const Json json = results("run");
+  EXPECT_EQ(json["dev"]["confusion"], Json::parse("[[2, 0], [1, 2]]"));
+  EXPECT_NE(page.find("<th scope=\"row\" class=\"number\">4</th><td class=\"text\"><bdi>it is &lt;i&gt;dull&lt;/i&gt;, very dull",
+                      wrong),
+            std::string::npos)
+      << page.substr(wrong);
+  // The probability is what predict says of the saved model.
+  const CommandResult predicted = lathe({"predict", "--model", path("run")}, "it is <i>dull</i>, very dull");
+  char score[16];
+  std::snprintf(score, sizeof score, ">%.4f<", Json::parse(predicted.out)["score"].get<double>());
+  EXPECT_NE(page.find(score, wrong), std::string::npos) << score;
+  EXPECT_NE(page.find(path("dev.tsv")), std::string::npos) << "a setting";
+
+  // A share of the training rows keeps the lines of their file; the only wrong label is one of them.
+  std::ofstream rows(folder_ / "mixed.tsv");
+  rows << "text\tlabel\n";
+  for (int i = 0; i < 200; ++i) rows << (i % 2 == 0 ? "good film\tpositive\n" : "bad film\tnegative\n");
+  for (int i = 0; i < 8; ++i) rows << "cold cold cold\tnegative\nvery warm\tpositive\n";
+  for (int i = 0; i < 8; ++i) rows << "bad bad\tpositive\n";
+  rows.close();
+  std::vector<std::string> call = {"finetune", "--model",  path("model"), "--train",      path("mixed.tsv"),
+                                   "--dev",    "0.5",      "--output",    path("share"),  "--lr",
+                                   "2e-3",     "--epochs", "6",           "--batch-size", "16"};
+  ASSERT_EQ(lathe(call).status, 0);
+  const std::string shares = contents_of(folder_ / "share" / "report.html");
+  std::size_t found = 0;
+  for (int line = 218; line < 226; ++line) {
+    const std::string cells =
+        R"(<th scope="row" class="number">)" + std::to_string(line) + R"(</th><td class="text"><bdi>bad bad</bdi>)";
+    if (shares.find(cells) != std::string::npos) ++found;
+  }
+  EXPECT_GT(found, 0U) << shares.substr(shares.find("Most confidently wrong"));
+}
+
+TEST_F(CommandTest, WithoutADevSplitTheReportPageShowsTheTestSplitOrSaysThatNothingWasEvaluated) {
+  ASSERT_EQ(lathe(finetune("tested", {"--test", path("test.tsv"), "--max-steps", "2"})).status, 0);
+  EXPECT_NE(contents_of(folder_ / "tested" / "report.html").find("test rows that the kept model gets wrong"), std::string::npos);
+  ASSERT_EQ(lathe(finetune("bare", {"--max-steps", "2"})).status, 0);
+  EXPECT_NE(contents_of(folder_ / "bare" / "report.html").find("Nothing was evaluated"), std::string::npos);
+  EXPECT_EQ(contents_of(folder_ / "bare" / "curves.svg"), contents_of(folder_ / "tested" / "curves.svg"));
 }
 
 TEST_F(CommandTest, AClosedPipeEndsQuietly) {

@@ -45,6 +45,29 @@ TEST(Metrics, TheFirstOfEqualProbabilitiesWins) {
   EXPECT_EQ(predicted_class(tie), 1);
 }
 
+TEST(Metrics, KeepsTheMostConfidentErrors) {
+  // Samples 0 to 59, all of class 0; every third is right. Of the wrong ones, probabilities repeat after seven.
+  std::vector<float> probabilities;
+  for (int i = 0; i < 60; ++i) {
+    const float wrong = i % 3 == 0 ? 0.2F : 0.6F + 0.05F * static_cast<float>(i % 7);
+    probabilities.insert(probabilities.end(), {1.0F - wrong, wrong});
+  }
+  const auto errors = classification_metrics(probabilities, std::vector<std::int32_t>(60, 0), 2, 0.5).errors;
+  ASSERT_EQ(errors.size(), 20U);
+  std::vector<std::int64_t> expected;
+  for (int rest = 6; rest >= 0; --rest) {
+    for (int i = rest; i < 60; i += 7) {
+      if (i % 3 != 0 && expected.size() < 20) expected.push_back(i);
+    }
+  }
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    EXPECT_EQ(errors[i].sample, expected[i]) << i;
+    EXPECT_EQ(errors[i].label, 0);
+    EXPECT_EQ(errors[i].predicted, 1);
+    EXPECT_EQ(errors[i].probability, 0.6F + 0.05F * static_cast<float>(expected[i] % 7));
+  }
+}
+
 TEST(Metrics, ReportsShowNamesSafely) {
   const std::vector<std::int32_t> labels = {0, 1};
   const std::vector<std::string> names = {"bad\x1b[2J", "good"};

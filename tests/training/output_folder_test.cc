@@ -57,6 +57,8 @@ TEST_F(OutputFolderTest, RefusesFoldersOfOthers) {
 TEST_F(OutputFolderTest, ReplacesARunOnlyWhenAskedAndLeavesOtherFiles) {
   touch("run/run.toml");
   touch("run/model.safetensors");
+  touch("run/curves.svg");
+  touch("run/report.html");
   touch("run/notes.txt");
   EXPECT_THROW(check(folder_ / "run"), UsageError);
   EXPECT_NO_THROW(check(folder_ / "run", Existing::overwrite));
@@ -64,6 +66,8 @@ TEST_F(OutputFolderTest, ReplacesARunOnlyWhenAskedAndLeavesOtherFiles) {
   EXPECT_TRUE(fs::exists(folder_ / "run" / "notes.txt"));
   EXPECT_FALSE(fs::exists(folder_ / "run" / "run.toml"));
   EXPECT_FALSE(fs::exists(folder_ / "run" / "model.safetensors"));
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "curves.svg"));
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "report.html"));
 }
 
 TEST_F(OutputFolderTest, BelongsToOneRunAtATime) {
