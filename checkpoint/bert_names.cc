@@ -132,6 +132,14 @@ std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t 
 }
 
 BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected) {
+  BertMatch match = compare_bert_tensors(file, expected);
+  std::vector<std::string> problems = match.misfits;
+  for (const std::string& name : match.missing) problems.push_back(name + " is missing");
+  if (!problems.empty()) throw WeightsMismatchError(file.path(), std::move(problems));
+  return match;
+}
+
+BertMatch compare_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected) {
   auto entries = by_canonical_name(file);
   const auto entry_of = [&](const ExpectedTensor& tensor) -> const TensorEntry* {
     const auto at = entries.find(tensor.name);
@@ -140,24 +148,23 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
 
   // A module of which one tensor starts anew starts anew as a whole: half of a head is worth nothing.
   std::set<std::string_view> anew;
-  std::vector<std::string> problems;
+  BertMatch match;
   std::int64_t layers = 0;
   for (const ExpectedTensor& tensor : expected) {
     layers = std::max(layers, layer_of(tensor.name) + 1);
     const TensorEntry* entry = entry_of(tensor);
     if (entry == nullptr) {
-      if (tensor.presence == Presence::required) problems.push_back(tensor.name + " is missing");
+      if (tensor.presence == Presence::required) match.missing.push_back(tensor.name);
       if (tensor.presence != Presence::required) anew.insert(module_of(tensor.name));
     } else if (std::string problem = misfit(*entry, tensor); !problem.empty()) {
       if (tensor.presence == Presence::replaceable) {
         anew.insert(module_of(tensor.name));
       } else {
-        problems.push_back(std::move(problem));
+        match.misfits.push_back(std::move(problem));
       }
     }
   }
 
-  BertMatch match;
   for (const ExpectedTensor& tensor : expected) {
     const TensorEntry* entry = entry_of(tensor);
     if (!anew.contains(module_of(tensor.name)) || tensor.presence == Presence::required) {
@@ -172,12 +179,11 @@ BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const Expect
   for (const auto& [name, entry] : entries) {
     if (name == "embeddings.position_ids" && is_integer(entry->type)) continue;
     if (layer_of(name) >= layers) {
-      problems.push_back(fmt::format("{} is of a layer beyond the {} expected", entry->name, layers));
+      match.misfits.push_back(fmt::format("{} is of a layer beyond the {} expected", entry->name, layers));
     } else {
       (is_other_head(name) ? match.other_heads : match.unused).push_back(entry->name);
     }
   }
-  if (!problems.empty()) throw WeightsMismatchError(file.path(), std::move(problems));
   return match;
 }
 

@@ -58,7 +58,14 @@ struct BertMatch {
   std::vector<std::string> replaced;     ///< the same, because the file has them in another shape; "classifier.weight [3, 384]"
   std::vector<std::string> other_heads;  ///< the file's names of heads that aren't asked for: cls.*, qa_outputs.*, classifier.*
   std::vector<std::string> unused;       ///< the file's names that Lathe has no place for
+  /// What keeps the file from being loaded: canonical names of required tensors that it lacks; shapes, types and layers that don't fit,
+  /// as "pooler.dense.bias is [3], expected [4]".
+  std::vector<std::string> missing, misfits;
 };
+
+/// Finds each expected tensor in `file`, as match_bert_tensors does, and tells what is missing and doesn't fit instead of throwing
+/// MismatchError.
+BertMatch compare_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected);
 
 /// Finds each expected tensor in `file`, under names with or without `bert.`, LayerNorm.gamma and beta for weight and bias. An
 /// integer embeddings.position_ids is passed over. A weight that is to start anew takes its bias with it, and the other way

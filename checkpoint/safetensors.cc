@@ -83,6 +83,14 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorEntry& entry) cons
   return mapping_.subspan(data_start_ + entry.offset, entry.bytes);
 }
 
+void SafetensorsFile::read_bytes(const TensorEntry& entry, std::uint64_t offset, std::span<std::byte> destination) const {
+  if (offset > entry.bytes || destination.size() > entry.bytes - offset) {
+    throw LogicError(fmt::format("tensor {} has {} bytes; {} from byte {} on were asked for", entry.name, entry.bytes,
+                                 destination.size(), offset));
+  }
+  file_.read(data_start_ + entry.offset + offset, destination);
+}
+
 void SafetensorsFile::read_f32(const TensorEntry& entry, std::span<float> destination) const {
   if (destination.size() != static_cast<std::size_t>(entry.elements())) {
     throw LogicError(

@@ -102,6 +102,10 @@ class SafetensorsFile {
   /// writes.
   std::span<const std::byte> bytes(const TensorEntry& entry) const;
 
+  /// Copies the tensor's bytes from `offset` on into all of `destination`. Throws FileError where reading fails, LogicError beyond the
+  /// tensor's end.
+  void read_bytes(const TensorEntry& entry, std::uint64_t offset, std::span<std::byte> destination) const;
+
   /// The tensor's elements as fp32, row-major, into `destination`, which must have entry.elements() elements. Exact for F32, F16
   /// and BF16; F64 is rounded. Throws FormatError for other types and for F64 values beyond fp32's range, FileError where reading
   /// fails.

@@ -8,6 +8,7 @@ vocab/bert-base-{uncased,cased,chinese}/vocab.txt. Each file NAME.txt holds one 
 found within a thousand. Inputs, random ones included, are made here and in the test by the same rules, written down below.
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -56,18 +57,26 @@ def add_encoding(digest, encoding):
     digest.add(encoding.type_ids)
 
 
-def encoded_digests(tokenizer, texts):
+def add_offsets(digest, encoding):
+    digest.add(encoding.ids)
+    digest.add([bound for span in encoding.offsets for bound in span])
+
+
+def encoded_digests(tokenizer, texts, add=add_encoding):
     for begin in range(0, len(texts), GROUP):
         digest = Digest()
         for encoding in tokenizer.encode_batch(texts[begin:begin + GROUP]):
-            add_encoding(digest, encoding)
+            add(digest, encoding)
         yield digest.hex()
 
 
 # Tokenizers -------------------------------------------------------------------------------------------------------------------
 def bert(vocabulary, **normalizer):
     lines = vocabulary.read_text(encoding="utf-8").split("\n")[:-1]
-    vocab = {token: i for i, token in enumerate(lines)}
+    return bert_of({token: i for i, token in enumerate(lines)}, **normalizer)
+
+
+def bert_of(vocab, **normalizer):
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -201,30 +210,40 @@ def random_encoding(tokenizer, seed):
         return None
 
 
-def random_digests(tokenizer, count):
-    def add(i, digest):
+def random_digests(tokenizer, count, add=add_encoding):
+    def add_input(i, digest):
         encoding = random_encoding(tokenizer, i)
         if encoding is None:
             digest.add([0xFFFFFFFF])
         else:
-            add_encoding(digest, encoding)
+            add(digest, encoding)
 
-    return digests(count, add)
+    return digests(count, add_input)
 
 
 def code_point_texts():
     return [text for c in code_points() for text in (chr(c), f"a{chr(c)}b")]
 
 
+def among_marks(c):
+    """A character alone, between letters, and among marks of several combining classes."""
+    return f"{c} a{c}b e\u0301\U0001d16d{c}\u302e\U0001d165\u0323d"
+
+
+def letters_and_marks():
+    """A vocabulary of single characters, so that words which stay marks and letters give a token for each."""
+    characters = [chr(c) for c in code_points() if 0x20 < c < 0x3000 or 0x1D100 <= c < 0x1D200 or 0x3020 <= c < 0x3040]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + c for c in characters)]
+    return {token: i for i, token in enumerate(tokens)}
+
+
 def normal_form_digests(**options):
-    """The normal forms of every code point alone, between letters, and among marks of several combining classes."""
+    """The normal forms of every code point."""
     normalize = normalizers.BertNormalizer(**options).normalize_str
     codes = code_points()
 
     def add(i, digest):
-        c = chr(codes[i])
-        text = f"{c} a{c}b e\u0301\U0001d16d{c}\u302e\U0001d165\u0323d"
-        digest.add(numpy.frombuffer(normalize(text).encode(), dtype=numpy.uint8))
+        digest.add(numpy.frombuffer(normalize(among_marks(chr(codes[i]))).encode(), dtype=numpy.uint8))
 
     return digests(len(codes), add)
 
@@ -284,6 +303,32 @@ def sets(data):
     yield "random_added", "the first 50,000 of them, by tokenizer.json in the folder added_tokens", lambda: random_digests(with_added_tokens(), 50000)
 
 
+def offset_sets(data):
+    """The same for offsets into the texts."""
+    vocabulary = {name: data / "vocab" / f"bert-base-{name}" / "vocab.txt" for name in ("uncased", "cased", "chinese")}
+    sst2 = [text for name in ("train.tsv", "dev.tsv") for text in first_column(data / "sst2" / name)]
+    wiki = lines_of(data / "wiki-sample" / "wiki_00")
+
+    def every_code_point(**options):
+        texts = [among_marks(chr(c)) for c in code_points()]
+        return encoded_digests(bert_of(letters_and_marks(), **options), texts, add_offsets)
+
+    def random(tokenizer, count):
+        return random_digests(tokenizer, count, add_offsets)
+
+    yield "offsets_sst2", "ids and offsets of SST-2, train then dev, uncased", lambda: encoded_digests(
+        bert(vocabulary["uncased"]), sst2, add_offsets)
+    yield "offsets_wiki", "ids and offsets of wiki_00's lines, uncased", lambda: encoded_digests(
+        bert(vocabulary["uncased"]), wiki, add_offsets)
+    yield "offsets_code_points", "ids and offsets of every code point among marks, a vocabulary of single characters", every_code_point
+    yield "offsets_code_points_lowercase", "the same, lower-cased only", lambda: every_code_point(
+        clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=True)
+    yield "offsets_random", "ids and offsets of 50,000 random texts and pairs, uncased", lambda: random(bert(vocabulary["uncased"]), 50000)
+    yield "offsets_random_cased", "of the first 20,000 of them, cased", lambda: random(bert(vocabulary["cased"], lowercase=False), 20000)
+    yield "offsets_random_chinese", "of the first 20,000 of them, Chinese vocabulary", lambda: random(bert(vocabulary["chinese"]), 20000)
+    yield "offsets_random_added", "of the first 50,000 of them, by tokenizer.json in the folder added_tokens", lambda: random(with_added_tokens(), 50000)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
@@ -295,7 +340,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     description = json.loads(with_added_tokens().to_str())
     (folder / "tokenizer.json").write_text(json.dumps(description, separators=(",", ":")) + "\n", encoding="ascii")
-    for name, what, make in sets(arguments.data):
+    for name, what, make in itertools.chain(sets(arguments.data), offset_sets(arguments.data)):
         if arguments.only and name not in arguments.only:
             continue
         lines = [f"# {what}. scripts/golden_tokenizer.py, tokenizers {tokenizers.__version__}.", *make()]

@@ -76,7 +76,8 @@ void AddedTokenFinder::split(std::string_view text, std::vector<TextPiece>& piec
     at = stop;  // the search goes on behind the match, whether it counts or not
     const AddedToken& token = pattern->token;
     if (token.single_word && touches_word(text, start, stop)) continue;
-    if (token.lstrip) start = space_before(text, start);
+    // White space that the token before has taken stays with it.
+    if (token.lstrip) start = std::max(space_before(text, start), std::min(done, start));
     if (token.rstrip) stop = space_behind(text, stop);
     if (done < start) pieces.push_back({text.substr(done, start - done), std::nullopt});
     pieces.push_back({text.substr(start, stop - start), token.id});

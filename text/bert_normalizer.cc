@@ -9,10 +9,37 @@ namespace {
 
 constexpr std::uint8_t kRemoved = 0xFF;
 
+/// A character of a combining class other than 0 that awaits its order.
+struct Mark {
+  int combining_class;
+  char32_t c;
+  std::uint32_t origin;
+  bool inserted;  // not the first of its decomposition
+  bool removed;
+};
+
 }  // namespace
 
-struct BertNormalizer::Reordering {
-  std::vector<std::pair<int, char32_t>> marks;  // combining class and character, in the order of the text
+/// The normal form that grows, and the marks that may still change places.
+template <bool kOrigins>
+struct BertNormalizer::Output {
+  std::string& to;
+  std::vector<std::uint32_t>* origins = nullptr;  // of each byte of `to`
+  std::uint32_t origin = 0;                       // number of the code point that is being rewritten
+  std::vector<Mark> marks = {};
+
+  void push(char byte) {
+    to.push_back(byte);
+    if constexpr (kOrigins) origins->push_back(origin);
+  }
+  void append(const char* begin, const char* end) {
+    to.append(begin, end);
+    if constexpr (kOrigins) origins->resize(to.size(), origin);
+  }
+  void append(char32_t c, std::uint32_t from) {
+    append_code_point(c, to);
+    if constexpr (kOrigins) origins->resize(to.size(), from);
+  }
 };
 
 BertNormalizer::BertNormalizer(const BertNormalizerOptions& options)
@@ -37,77 +64,110 @@ BertNormalizer::BertNormalizer(const BertNormalizerOptions& options)
 
 void BertNormalizer::normalize(std::string_view text, std::string& to) const {
   to.clear();
-  Reordering waiting;
+  Output<false> out{.to = to};
+  rewrite(text, out);
+}
+
+void BertNormalizer::normalize(std::string_view text, std::string& to, std::vector<std::uint32_t>& origins) const {
+  to.clear();
+  origins.clear();
+  Output<true> out{.to = to, .origins = &origins};
+  rewrite(text, out);
+}
+
+template <bool kOrigins>
+void BertNormalizer::rewrite(std::string_view text, Output<kOrigins>& out) const {
   const char* const end = text.data() + text.size();
-  for (const char* p = text.data(); p != end;) {
+  for (const char* p = text.data(); p != end; ++out.origin) {
     const char* const start = p;
     const char32_t c = next_code_point(p);
     if (c < 0x80) {
       const std::uint8_t byte = ascii_[c];
       if (byte == kRemoved) continue;
-      if (!waiting.marks.empty()) flush(to, waiting);
-      to.push_back(static_cast<char>(byte));
+      if (!out.marks.empty()) flush(out);
+      out.push(static_cast<char>(byte));
       continue;
     }
     const std::uint8_t traits = unicode_.traits(c);
     if ((traits & rewritten_) != 0) {
-      append_rewritten(c, traits, to, waiting);
+      append_rewritten(c, traits, out);
     } else {
-      if (!waiting.marks.empty()) flush(to, waiting);
-      to.append(start, p);
+      if (!out.marks.empty()) flush(out);
+      out.append(start, p);
     }
   }
-  flush(to, waiting);
+  flush(out);
 }
 
-void BertNormalizer::append_rewritten(char32_t c, std::uint8_t traits, std::string& to, Reordering& waiting) const {
+template <bool kOrigins>
+void BertNormalizer::append_rewritten(char32_t c, std::uint8_t traits, Output<kOrigins>& out) const {
   if (clean_ && (traits & traits::kDropped) != 0) return;
   if (clean_ && (traits & traits::kWhiteSpace) != 0) {
     c = U' ';
     traits = unicode_.traits(c);
   }
   const bool spaced = space_ideographs_ && (traits & traits::kIdeograph) != 0;
-  if (spaced) append_decomposed(U' ', unicode_.traits(U' '), to, waiting);
+  if (spaced) append_decomposed({.c = U' ', .traits = unicode_.traits(U' ')}, out);
   if (strip_ && (traits & traits::kDecomposing) != 0) {
     const Decomposition decomposition = Unicode::decompose(c);
     for (int i = 0; i < decomposition.count; ++i) {
       const char32_t part = decomposition.parts[static_cast<std::size_t>(i)];
-      append_decomposed(part, unicode_.traits(part), to, waiting);
+      append_decomposed({.c = part, .traits = unicode_.traits(part), .inserted = i > 0}, out);
     }
   } else {
-    append_decomposed(c, traits, to, waiting);
+    append_decomposed({.c = c, .traits = traits}, out);
   }
-  if (spaced) append_decomposed(U' ', unicode_.traits(U' '), to, waiting);
+  if (spaced) append_decomposed({.c = U' ', .traits = unicode_.traits(U' ')}, out);
 }
 
-void BertNormalizer::append_decomposed(char32_t c, std::uint8_t traits, std::string& to, Reordering& waiting) const {
+template <bool kOrigins>
+void BertNormalizer::append_decomposed(const Part& part, Output<kOrigins>& out) const {
   if (strip_) {
-    const bool reordering = (traits & traits::kReordering) != 0;
-    const bool removed = (traits & traits::kNonspacingMark) != 0;
+    const bool reordering = (part.traits & traits::kReordering) != 0;
+    const bool removed = (part.traits & traits::kNonspacingMark) != 0;
     if (reordering) {
-      // A mark that is going to be removed doesn't change the order of the others.
-      if (!removed) waiting.marks.emplace_back(Unicode::combining_class(c), c);
+      // A mark that is going to be removed doesn't change the order of the others, only where they are said to come from.
+      if (kOrigins || !removed) {
+        out.marks.push_back({Unicode::combining_class(part.c), part.c, out.origin, part.inserted, removed});
+      }
       return;
     }
-    if (!waiting.marks.empty()) flush(to, waiting);
+    if (!out.marks.empty()) flush(out);
     if (removed) return;
   }
-  append_cased(c, traits, to);
+  append_cased(part.c, part.traits, out.origin, out);
 }
 
-void BertNormalizer::append_cased(char32_t c, std::uint8_t traits, std::string& to) const {
+template <bool kOrigins>
+void BertNormalizer::append_cased(char32_t c, std::uint8_t traits, std::uint32_t origin, Output<kOrigins>& out) const {
   if (!lowercase_ || (traits & traits::kHasLowercase) == 0) {
-    append_code_point(c, to);
+    out.append(c, origin);
     return;
   }
-  append_code_point(Unicode::lowercase(c), to);
-  if (c == 0x130) append_code_point(0x307, to);
+  out.append(Unicode::lowercase(c), origin);
+  if (c == 0x130) out.append(U'\u0307', origin);
 }
 
-void BertNormalizer::flush(std::string& to, Reordering& waiting) const {
-  std::stable_sort(waiting.marks.begin(), waiting.marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (const auto& [combining_class, c] : waiting.marks) append_cased(c, unicode_.traits(c), to);
-  waiting.marks.clear();
+template <bool kOrigins>
+void BertNormalizer::flush(Output<kOrigins>& out) const {
+  if (out.marks.empty()) return;
+  // Hugging Face hands the characters of the text out in their order, whatever the marks' new order is: the first mark of the new
+  // order is said to come from the first character, and so on; those that a decomposition added come from where the last came from.
+  std::vector<std::uint32_t> handed_out;
+  std::uint32_t origin = out.marks.front().origin;
+  if constexpr (kOrigins) {
+    for (const Mark& mark : out.marks) {
+      if (!mark.inserted) handed_out.push_back(mark.origin);
+    }
+  }
+  std::stable_sort(out.marks.begin(), out.marks.end(),
+                   [](const Mark& a, const Mark& b) { return a.combining_class < b.combining_class; });
+  auto next = handed_out.begin();
+  for (const Mark& mark : out.marks) {
+    if (kOrigins && !mark.inserted) origin = *next++;
+    if (!mark.removed) append_cased(mark.c, unicode_.traits(mark.c), origin, out);
+  }
+  out.marks.clear();
 }
 
 }  // namespace lathe

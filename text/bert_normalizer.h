@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lathe/text/unicode.h"
 
@@ -27,14 +28,29 @@ class BertNormalizer {
 
   /// Replaces `to` by the normal form of `text`, which must be well-formed UTF-8.
   void normalize(std::string_view text, std::string& to) const;
+  /// The same; `origins` is replaced by the number of the code point of `text`, from 0, that each byte of `to` comes from, as
+  /// Hugging Face aligns them. They don't decrease.
+  void normalize(std::string_view text, std::string& to, std::vector<std::uint32_t>& origins) const;
 
  private:
-  /// Characters of a combining class other than 0 that await their order.
-  struct Reordering;
-  void append_rewritten(char32_t c, std::uint8_t traits, std::string& to, Reordering& waiting) const;
-  void append_decomposed(char32_t c, std::uint8_t traits, std::string& to, Reordering& waiting) const;
-  void append_cased(char32_t c, std::uint8_t traits, std::string& to) const;
-  void flush(std::string& to, Reordering& waiting) const;
+  template <bool kOrigins>
+  struct Output;
+  /// A code point of a decomposition.
+  struct Part {
+    char32_t c;
+    std::uint8_t traits;
+    bool inserted = false;  // not the first of its decomposition
+  };
+  template <bool kOrigins>
+  void rewrite(std::string_view text, Output<kOrigins>& out) const;
+  template <bool kOrigins>
+  void append_rewritten(char32_t c, std::uint8_t traits, Output<kOrigins>& out) const;
+  template <bool kOrigins>
+  void append_decomposed(const Part& part, Output<kOrigins>& out) const;
+  template <bool kOrigins>
+  void append_cased(char32_t c, std::uint8_t traits, std::uint32_t origin, Output<kOrigins>& out) const;
+  template <bool kOrigins>
+  void flush(Output<kOrigins>& out) const;
 
   const Unicode& unicode_;
   bool clean_, space_ideographs_, strip_, lowercase_;

@@ -54,7 +54,13 @@ std::int64_t special_count(const std::vector<TemplateStep>& steps) {
   return count;
 }
 
-std::int64_t size_of(const std::vector<std::int32_t>& ids) noexcept { return static_cast<std::int64_t>(ids.size()); }
+std::int64_t size_of(std::span<const std::int32_t> ids) noexcept { return static_cast<std::int64_t>(ids.size()); }
+
+/// Of well-formed UTF-8.
+std::int32_t code_points_of(std::string_view text) noexcept {
+  const auto begins = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U; };
+  return static_cast<std::int32_t>(std::ranges::count_if(text, begins));
+}
 
 struct Lengths {
   std::int64_t first, second;
@@ -89,7 +95,10 @@ struct WordPieceTokenizer::Scratch {
   std::string repaired, normalized;
   std::vector<TextPiece> pieces, normalized_pieces;
   std::vector<std::uint64_t> hashes;
+  std::vector<std::uint32_t> origins;  // of the bytes of `normalized`
+  std::vector<std::size_t> lengths;
   std::vector<std::int32_t> first, second;
+  std::vector<TextSpan> first_spans, second_spans;
 };
 
 class WordPieceTokenizer::Implementation {
@@ -120,25 +129,25 @@ class WordPieceTokenizer::Implementation {
     return added != added_.end() ? std::optional(added->id) : model_.find(token);
   }
 
-  void encode(std::string_view text, std::int64_t max_length, Encoding& out, Scratch& scratch) const {
+  void encode(std::string_view text, std::int64_t max_length, Spans spans, Encoding& out, Scratch& scratch) const {
     check_length(max_length, single_specials_);
     out.repaired = false;
-    tokenize(text, scratch, scratch.first, out.repaired);
+    tokenize(text, spans, scratch, scratch.first, scratch.first_spans, out.repaired);
     scratch.second.clear();
     const std::int64_t room = max_length - single_specials_;
-    assemble(single_, {std::min(size_of(scratch.first), room), 0}, scratch, out);
+    assemble(single_, {std::min(size_of(scratch.first), room), 0}, spans, scratch, out);
   }
 
-  void encode_pair(std::string_view first, std::string_view second, std::int64_t max_length, Truncation truncation, Encoding& out,
-                   Scratch& scratch) const {
+  void encode_pair(std::string_view first, std::string_view second, std::int64_t max_length, Truncation truncation, Spans spans,
+                   Encoding& out, Scratch& scratch) const {
     check_length(max_length, pair_specials_);
     out.repaired = false;
-    tokenize(first, scratch, scratch.first, out.repaired);
-    tokenize(second, scratch, scratch.second, out.repaired);
+    tokenize(first, spans, scratch, scratch.first, scratch.first_spans, out.repaired);
+    tokenize(second, spans, scratch, scratch.second, scratch.second_spans, out.repaired);
     const std::int64_t room = max_length - pair_specials_;
     Lengths lengths{size_of(scratch.first), size_of(scratch.second)};
     if (lengths.first + lengths.second > room) lengths = truncated_lengths(lengths, room, truncation);
-    assemble(pair_, lengths, scratch, out);
+    assemble(pair_, lengths, spans, scratch, out);
   }
 
   const SpecialTokens& special_tokens() const noexcept { return special_; }
@@ -151,44 +160,88 @@ class WordPieceTokenizer::Implementation {
     throw UsageError(fmt::format("a maximum length of {} tokens leaves no room for the {} special tokens", max_length, specials));
   }
 
-  /// Replaces `ids` by the tokens of a text, without frame.
-  void tokenize(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& ids, bool& repaired) const {
+  /// Replaces `ids`, and `spans` where they are wanted, by the tokens of a text, without frame.
+  void tokenize(std::string_view text, Spans wanted, Scratch& scratch, std::vector<std::int32_t>& ids,
+                std::vector<TextSpan>& spans, bool& repaired) const {
     ids.clear();
+    spans.clear();
     if (!is_valid_utf8(text)) {
       scratch.repaired = repair_utf8(text);
       text = scratch.repaired;
       repaired = true;
     }
     found_as_they_are_.split(text, scratch.pieces);
+    if (wanted == Spans::none) {
+      for (const TextPiece& piece : scratch.pieces) tokenize_piece(piece, scratch, ids);
+      return;
+    }
+    // Pieces may overlap: white space that one added token takes may hold another.
+    const char* at = text.data();
+    std::int32_t begin = 0;
     for (const TextPiece& piece : scratch.pieces) {
-      if (piece.id) {
-        ids.push_back(*piece.id);
-        continue;
-      }
-      normalizer_.normalize(piece.text, scratch.normalized);
-      if (found_normalized_.empty()) {
-        tokenize_words(scratch.normalized, scratch, ids);
-        continue;
-      }
-      found_normalized_.split(scratch.normalized, scratch.normalized_pieces);
-      for (const TextPiece& part : scratch.normalized_pieces) {
-        if (part.id) {
-          ids.push_back(*part.id);
-        } else {
-          tokenize_words(part.text, scratch, ids);
-        }
+      const char* start = piece.text.data();
+      begin += code_points_of({at, start});
+      at = start;
+      tokenize_piece(piece, begin, scratch, ids, spans);
+    }
+  }
+
+  void tokenize_piece(const TextPiece& piece, Scratch& scratch, std::vector<std::int32_t>& ids) const {
+    if (piece.id) return ids.push_back(*piece.id);
+    normalizer_.normalize(piece.text, scratch.normalized);
+    const auto tokenize_words = [&](std::string_view normalized) {
+      for_each_word(Unicode::tables(), normalized, [&](const Word& word) { model_.tokenize(word, scratch.hashes, ids); });
+    };
+    if (found_normalized_.empty()) return tokenize_words(scratch.normalized);
+    found_normalized_.split(scratch.normalized, scratch.normalized_pieces);
+    for (const TextPiece& part : scratch.normalized_pieces) {
+      if (part.id) {
+        ids.push_back(*part.id);
+      } else {
+        tokenize_words(part.text);
       }
     }
   }
 
-  void tokenize_words(std::string_view normalized, Scratch& scratch, std::vector<std::int32_t>& ids) const {
-    for_each_word(Unicode::tables(), normalized, [&](const Word& word) { model_.tokenize(word, scratch.hashes, ids); });
+  /// The same with spans; `begin` is the number of the piece's first code point in the text.
+  void tokenize_piece(const TextPiece& piece, std::int32_t begin, Scratch& scratch, std::vector<std::int32_t>& ids,
+                      std::vector<TextSpan>& spans) const {
+    if (piece.id) {
+      ids.push_back(*piece.id);
+      spans.push_back({begin, begin + code_points_of(piece.text)});
+      return;
+    }
+    normalizer_.normalize(piece.text, scratch.normalized, scratch.origins);
+    const auto span_of = [&](std::string_view part) -> TextSpan {
+      const std::uint32_t* first = scratch.origins.data() + (part.data() - scratch.normalized.data());
+      return {begin + static_cast<std::int32_t>(first[0]), begin + static_cast<std::int32_t>(first[part.size() - 1]) + 1};
+    };
+    const auto tokenize_word = [&](const Word& word) {
+      scratch.lengths.clear();
+      model_.tokenize(word, scratch.hashes, ids, scratch.lengths);
+      std::string_view rest = word.text;
+      for (const std::size_t length : scratch.lengths) {
+        spans.push_back(span_of(rest.substr(0, length)));
+        rest.remove_prefix(length);
+      }
+    };
+    found_normalized_.split(scratch.normalized, scratch.normalized_pieces);
+    for (const TextPiece& part : scratch.normalized_pieces) {
+      if (part.id) {
+        ids.push_back(*part.id);
+        spans.push_back(span_of(part.text));
+      } else {
+        for_each_word(Unicode::tables(), part.text, tokenize_word);
+      }
+    }
   }
 
   /// Frames the fronts of the texts in `scratch`, of the lengths given.
-  void assemble(const std::vector<TemplateStep>& steps, Lengths lengths, const Scratch& scratch, Encoding& out) const {
+  void assemble(const std::vector<TemplateStep>& steps, Lengths lengths, Spans spans, const Scratch& scratch,
+                Encoding& out) const {
     out.ids.clear();
     out.types.clear();
+    out.spans.clear();
     for (const TemplateStep& step : steps) {
       std::span<const std::int32_t> ids = step.ids;
       if (step.kind == TemplateStep::Kind::first_text)
@@ -198,9 +251,18 @@ class WordPieceTokenizer::Implementation {
       }
       out.ids.insert(out.ids.end(), ids.begin(), ids.end());
       out.types.resize(out.ids.size(), step.type);
+      if (spans == Spans::code_points) append_spans(step.kind, ids.size(), scratch, out.spans);
     }
     out.truncated = size_of(scratch.first) - lengths.first + size_of(scratch.second) - lengths.second;
     out.unknown = std::count(out.ids.begin(), out.ids.end(), special_.unknown);
+  }
+
+  /// Appends the spans of the front of a text, or of so many special tokens.
+  static void append_spans(TemplateStep::Kind kind, std::size_t count, const Scratch& scratch, std::vector<TextSpan>& spans) {
+    if (kind == TemplateStep::Kind::special_tokens) return spans.resize(spans.size() + count);
+    const bool first = kind == TemplateStep::Kind::first_text;
+    for (const TextSpan& span : std::span(first ? scratch.first_spans : scratch.second_spans).first(count))
+      spans.push_back({span.begin, span.end, first ? 0 : 1});
   }
 
   BertNormalizer normalizer_;
@@ -244,15 +306,15 @@ WordPieceTokenizer WordPieceTokenizer::from_vocabulary(const std::filesystem::pa
       std::make_shared<const Implementation>(read_vocabulary(vocabulary, options), vocabulary, std::vector{vocabulary}));
 }
 
-void WordPieceTokenizer::encode(std::string_view text, std::int64_t max_length, Encoding& out) const {
+void WordPieceTokenizer::encode(std::string_view text, std::int64_t max_length, Encoding& out, Spans spans) const {
   Scratch scratch;
-  implementation_->encode(text, max_length, out, scratch);
+  implementation_->encode(text, max_length, spans, out, scratch);
 }
 
 void WordPieceTokenizer::encode_pair(std::string_view first, std::string_view second, std::int64_t max_length,
-                                     Truncation truncation, Encoding& out) const {
+                                     Truncation truncation, Encoding& out, Spans spans) const {
   Scratch scratch;
-  implementation_->encode_pair(first, second, max_length, truncation, out, scratch);
+  implementation_->encode_pair(first, second, max_length, truncation, spans, out, scratch);
 }
 
 std::int32_t WordPieceTokenizer::vocabulary_size() const noexcept {
@@ -276,6 +338,7 @@ const std::vector<std::filesystem::path>& WordPieceTokenizer::files() const noex
 struct BatchEncoder {
   std::int64_t begin, end;
   std::vector<std::int32_t> ids, types;
+  std::vector<TextSpan> spans;
   std::vector<std::int64_t> lengths;
   std::int64_t truncated = 0, longest = 0, unknown = 0, repaired = 0;
   std::exception_ptr error;
@@ -286,12 +349,14 @@ struct BatchEncoder {
     const auto& implementation = *tokenizer.implementation_;
     for (std::int64_t i = begin; i < end; ++i) {
       if (texts.pair) {
-        implementation.encode_pair(texts.text(i), texts.pair(i), options.max_length, options.truncation, encoding, scratch);
+        implementation.encode_pair(texts.text(i), texts.pair(i), options.max_length, options.truncation, options.spans, encoding,
+                                   scratch);
       } else {
-        implementation.encode(texts.text(i), options.max_length, encoding, scratch);
+        implementation.encode(texts.text(i), options.max_length, options.spans, encoding, scratch);
       }
       ids.insert(ids.end(), encoding.ids.begin(), encoding.ids.end());
       types.insert(types.end(), encoding.types.begin(), encoding.types.end());
+      spans.insert(spans.end(), encoding.spans.begin(), encoding.spans.end());
       lengths.push_back(size_of(encoding.ids));
       truncated += encoding.truncated > 0 ? 1 : 0;
       longest = std::max(longest, size_of(encoding.ids) + encoding.truncated);
@@ -331,10 +396,12 @@ EncodedTexts encode_all(const WordPieceTokenizer& tokenizer, const TextSource& t
   }
   result.samples.ids.reserve(tokens);
   result.samples.types.reserve(tokens);
+  if (options.spans != Spans::none) result.spans.reserve(tokens);
   result.samples.offsets.reserve(static_cast<std::size_t>(texts.count) + 1);
   for (BatchEncoder& run : runs) {
     result.samples.ids.insert(result.samples.ids.end(), run.ids.begin(), run.ids.end());
     result.samples.types.insert(result.samples.types.end(), run.types.begin(), run.types.end());
+    result.spans.insert(result.spans.end(), run.spans.begin(), run.spans.end());
     for (const std::int64_t length : run.lengths) result.samples.offsets.push_back(result.samples.offsets.back() + length);
     result.truncated += run.truncated;
     result.longest = std::max(result.longest, run.longest);

@@ -23,10 +23,24 @@ enum class Truncation : std::uint8_t {
   only_second,    ///< The second, likewise.
 };
 
+/// The code points of a text that a token stands for, [begin, end), counted from 0; equal to Hugging Face's offsets, also in that
+/// special tokens of the frame have 0 and 0. Tokens may share a code point: a syllable that is taken apart, an expanded lower case. In
+/// a text that wasn't UTF-8 each U+FFFD that stands in counts as one.
+struct TextSpan {
+  std::int32_t begin = 0;
+  std::int32_t end = 0;
+  std::int32_t text = -1;  ///< 0 in the text, 1 in its pair, -1 for the frame
+  bool operator==(const TextSpan&) const = default;
+};
+
+/// Whether spans are wanted; ids alone take less time.
+enum class Spans : std::uint8_t { none, code_points };
+
 /// One text, or a pair, tokenized.
 struct Encoding {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> types;  ///< 0 for the first text and the special tokens around it, 1 from the second text on
+  std::vector<TextSpan> spans;      ///< of each token in its text of the pair; empty where they weren't asked for
   std::int64_t truncated = 0;       ///< tokens cut off
   std::int64_t unknown = 0;         ///< unknown tokens among `ids`
   bool repaired = false;            ///< the text wasn't UTF-8: U+FFFD stood in for each ill-formed part
@@ -53,10 +67,10 @@ class WordPieceTokenizer {
 
   /// Replaces `out` by the tokens of `text`, framed by special tokens ([CLS] A [SEP]) and cut to at most `max_length` with them.
   /// Special tokens written in the text count as such. UsageError where max_length is below the number of special tokens.
-  void encode(std::string_view text, std::int64_t max_length, Encoding& out) const;
+  void encode(std::string_view text, std::int64_t max_length, Encoding& out, Spans spans = Spans::none) const;
   /// The same for a pair: [CLS] A [SEP] B [SEP].
-  void encode_pair(std::string_view first, std::string_view second, std::int64_t max_length, Truncation truncation,
-                   Encoding& out) const;
+  void encode_pair(std::string_view first, std::string_view second, std::int64_t max_length, Truncation truncation, Encoding& out,
+                   Spans spans = Spans::none) const;
 
   /// The highest id plus 1: the rows that the embeddings need.
   std::int32_t vocabulary_size() const noexcept;
@@ -90,15 +104,17 @@ struct EncodeOptions {
   std::int64_t max_length = 128;
   Truncation truncation = Truncation::longest_first;
   int threads = 0;  ///< 0: as many as OpenMP would take
+  Spans spans = Spans::none;
 };
 
 /// What became of a set of texts.
 struct EncodedTexts {
-  TokenizedSamples samples;    ///< in the texts' order
-  std::int64_t truncated = 0;  ///< texts that were cut
-  std::int64_t longest = 0;    ///< tokens of the longest text or pair before it was cut, special tokens included
-  std::int64_t unknown = 0;    ///< unknown tokens
-  std::int64_t repaired = 0;   ///< texts that weren't UTF-8
+  TokenizedSamples samples;     ///< in the texts' order
+  std::vector<TextSpan> spans;  ///< of each of the samples' ids; empty where they weren't asked for
+  std::int64_t truncated = 0;   ///< texts that were cut
+  std::int64_t longest = 0;     ///< tokens of the longest text or pair before it was cut, special tokens included
+  std::int64_t unknown = 0;     ///< unknown tokens
+  std::int64_t repaired = 0;    ///< texts that weren't UTF-8
 };
 
 /// Tokenizes all texts, by several threads; the result doesn't depend on their number. Throws what encode and encode_pair throw

@@ -101,26 +101,41 @@ std::int32_t WordPieceModel::longest_match(const Table& table, std::string_view 
   return kNone;
 }
 
-void WordPieceModel::tokenize(const Word& word, std::vector<std::uint64_t>& hashes, std::vector<std::int32_t>& ids) const {
-  if (word.code_points > max_word_code_points_) {
-    ids.push_back(unknown_id_);
-    return;
-  }
-  const std::size_t before = ids.size();
+template <class Piece>
+bool WordPieceModel::cut(const Word& word, std::vector<std::uint64_t>& hashes, Piece&& piece) const {
+  if (word.code_points > max_word_code_points_) return false;
   std::string_view rest = word.text;
   const Table* table = &initial_;
   while (!rest.empty()) {
     std::size_t length = 0;
     const std::int32_t id = longest_match(*table, rest, hashes, length);
-    if (id == kNone) {
-      ids.resize(before);
-      ids.push_back(unknown_id_);
-      return;
-    }
-    ids.push_back(id);
+    if (id == kNone) return false;
+    piece(id, length);
     rest.remove_prefix(length);
     table = &continuing_;
   }
+  return true;
+}
+
+void WordPieceModel::tokenize(const Word& word, std::vector<std::uint64_t>& hashes, std::vector<std::int32_t>& ids) const {
+  const std::size_t before = ids.size();
+  if (cut(word, hashes, [&](std::int32_t id, std::size_t) { ids.push_back(id); })) return;
+  ids.resize(before);
+  ids.push_back(unknown_id_);
+}
+
+void WordPieceModel::tokenize(const Word& word, std::vector<std::uint64_t>& hashes, std::vector<std::int32_t>& ids,
+                              std::vector<std::size_t>& lengths) const {
+  const std::size_t before = ids.size();
+  const std::size_t lengths_before = lengths.size();
+  const auto add = [&](std::int32_t id, std::size_t length) {
+    ids.push_back(id);
+    lengths.push_back(length);
+  };
+  if (cut(word, hashes, add)) return;
+  ids.resize(before);
+  lengths.resize(lengths_before);
+  add(unknown_id_, word.text.size());
 }
 
 }  // namespace lathe

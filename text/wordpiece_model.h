@@ -33,6 +33,9 @@ class WordPieceModel {
   /// Appends the ids of the pieces of `word`, or the unknown token's where it is too long or some part of it is no token.
   /// `hashes` is scratch memory.
   void tokenize(const Word& word, std::vector<std::uint64_t>& hashes, std::vector<std::int32_t>& ids) const;
+  /// The same, and appends how many bytes of the word each piece takes; the unknown token takes all.
+  void tokenize(const Word& word, std::vector<std::uint64_t>& hashes, std::vector<std::int32_t>& ids,
+                std::vector<std::size_t>& lengths) const;
 
   std::optional<std::int32_t> find(std::string_view token) const;
   std::int32_t unknown_id() const noexcept { return unknown_id_; }
@@ -54,6 +57,9 @@ class WordPieceModel {
 
   void insert(Table& table, std::uint32_t offset, std::uint32_t length, std::int32_t id) const;
   std::int32_t look_up(const Table& table, std::string_view token, std::uint64_t hash) const noexcept;
+  /// Calls piece(id, bytes) for each piece of `word`; false where there is no match for all of it.
+  template <class Piece>
+  bool cut(const Word& word, std::vector<std::uint64_t>& hashes, Piece&& piece) const;
   std::int32_t longest_match(const Table& table, std::string_view text, std::vector<std::uint64_t>& hashes,
                              std::size_t& length) const;
 

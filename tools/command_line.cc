@@ -5,6 +5,7 @@
 
 #include "lathe/kernels/matmul.h"
 #include "lathe/runtime/error.h"
+#include "tools/look_command_line.h"
 #include "tools/number_check.h"
 #include "tools/options.h"
 
@@ -14,6 +15,8 @@ namespace {
 constexpr const char* kReading = "Reading data";
 constexpr const char* kRunning = "Running";
 constexpr const char* kTraining = "Training";
+
+}  // namespace
 
 /// CLI11 fills optionals, but shows no default for them: the text says it.
 void add_reading(CLI::App& command, ReadingOptions& options, std::string_view source) {
@@ -36,6 +39,8 @@ void add_reading(CLI::App& command, ReadingOptions& options, std::string_view so
       ->type_name("FORMAT")
       ->group(kReading);
 }
+
+namespace {
 
 void add_running(CLI::App& command, RunningOptions& options, std::string_view source) {
   const std::string otherwise(source);
@@ -177,6 +182,12 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   add_finetune(app, finetune);
   add_evaluate(app, evaluate);
   add_predict(app, predict);
+  TokenizeOptions tokenize;
+  InspectOptions inspect;
+  CheckDataOptions check_data;
+  add_tokenize(app, tokenize);
+  add_inspect(app, inspect);
+  add_check_data(app, check_data);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {
@@ -187,6 +198,9 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   }
   if (app.got_subcommand("finetune")) return finetune;
   if (app.got_subcommand("evaluate")) return evaluate;
+  if (app.got_subcommand("tokenize")) return tokenize;
+  if (app.got_subcommand("inspect")) return inspect;
+  if (app.got_subcommand("check-data")) return check_data;
   return predict;
 }
 

@@ -7,5 +7,8 @@ namespace lathe {
 int finetune_command(const FinetuneOptions& options);
 int evaluate_command(const EvaluateOptions& options);
 int predict_command(const PredictOptions& options);
+int tokenize_command(const TokenizeOptions& options);
+int inspect_command(const InspectOptions& options);
+int check_data_command(const CheckDataOptions& options);
 
 }  // namespace lathe

@@ -19,6 +19,9 @@ struct RunCommand {
   int operator()(const lathe::FinetuneOptions& options) const { return lathe::finetune_command(options); }
   int operator()(const lathe::EvaluateOptions& options) const { return lathe::evaluate_command(options); }
   int operator()(const lathe::PredictOptions& options) const { return lathe::predict_command(options); }
+  int operator()(const lathe::TokenizeOptions& options) const { return lathe::tokenize_command(options); }
+  int operator()(const lathe::InspectOptions& options) const { return lathe::inspect_command(options); }
+  int operator()(const lathe::CheckDataOptions& options) const { return lathe::check_data_command(options); }
 };
 
 }  // namespace

@@ -56,8 +56,33 @@ struct PredictOptions {
   RunningOptions running;
 };
 
+struct TokenizeOptions {
+  std::filesystem::path model;
+  std::filesystem::path data = "-";
+  ReadingOptions reading;
+  std::optional<std::int32_t> max_length;
+  std::optional<std::int32_t> threads;
+  bool json = false;
+};
+
+struct InspectOptions {
+  std::filesystem::path path;  ///< a model's folder, or a file of weights
+  std::optional<std::int32_t> threads;
+  bool json = false;
+};
+
+struct CheckDataOptions {
+  std::filesystem::path data;
+  std::optional<std::filesystem::path> dev;
+  std::optional<std::filesystem::path> model;
+  ReadingOptions reading;
+  std::optional<std::int32_t> threads;
+  bool json = false;
+};
+
 /// What parsing gave: a command's options, or the exit status of a call that is over (help was printed, or an error).
-using CommandLine = std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions>;
+using CommandLine =
+    std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions, TokenizeOptions, InspectOptions, CheckDataOptions>;
 
 /// Parses the command line; prints help, version or one line of error itself.
 CommandLine parse_command_line(int argc, const char* const* argv);

@@ -1,11 +1,6 @@
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <iostream>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "lathe/runtime/error.h"
@@ -13,34 +8,11 @@
 #include "lathe/training/evaluation.h"
 #include "lathe/training/output_folder.h"
 #include "tools/commands.h"
+#include "tools/line_output.h"
 #include "tools/setup.h"
 
 namespace lathe {
 namespace {
-
-/// A line of output at a time, each passed on before the next is made.
-class LineOutput {
- public:
-  explicit LineOutput(const std::optional<std::filesystem::path>& path) : path_(path.value_or("standard output")) {
-    if (!path) return;
-    file_.reset(std::fopen(path->c_str(), "wbe"));
-    if (!file_) throw FileError(*path, fmt::format("cannot be written: {}", std::strerror(errno)));
-  }
-  /// False where the reader has gone away.
-  bool write(const std::string& line) {
-    std::FILE* file = file_ ? file_.get() : stdout;
-    if (std::fwrite(line.data(), 1, line.size(), file) == line.size() && std::fflush(file) == 0) return true;
-    if (errno == EPIPE) return false;
-    throw FileError(path_, fmt::format("cannot be written: {}", std::strerror(errno)));
-  }
-
- private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  std::filesystem::path path_;
-  std::unique_ptr<std::FILE, Close> file_;
-};
 
 std::string prediction(std::int64_t line, std::span<const float> probabilities, const LabelSet& labels) {
   const auto best = static_cast<std::size_t>(predicted_class(probabilities));
@@ -89,8 +61,6 @@ int predict_command(const PredictOptions& options) {
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
   const auto classifier = load_for_inference(options.model, device.device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
-  // A reader that goes away is an error of write(), not a signal.
-  std::signal(SIGPIPE, SIG_IGN);
 
   const auto classes = static_cast<std::size_t>(classifier->labels().size());
   Records records(streaming ? "standard input" : options.data);

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lathe/training/page_text.h"
+#include "lathe/training/number_text.h"
 
 namespace lathe {
 

@@ -9,6 +9,7 @@
 
 #include "lathe/runtime/error.h"
 #include "lathe/training/axis.h"
+#include "lathe/training/number_text.h"
 #include "lathe/training/page_text.h"
 
 namespace lathe {

@@ -14,7 +14,4 @@ std::string escaped(std::string_view text);
 /// The front of `text`, at most `max_bytes` long and never cut inside a character, with "…" where something was cut.
 std::string beginning(std::string_view text, std::size_t max_bytes);
 
-/// 1234567 as "1,234,567".
-std::string grouped(std::int64_t number);
-
 }  // namespace lathe

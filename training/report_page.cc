@@ -7,6 +7,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "lathe/training/number_text.h"
 #include "lathe/training/page_text.h"
 #include "lathe/training/report_style.h"
 
@@ -32,10 +33,6 @@ std::string duration(double seconds) {
   const auto whole = std::llround(seconds);
   return whole < 3600 ? fmt::format("{} min {} s", whole / 60, whole % 60)
                       : fmt::format("{} h {} min", grouped(whole / 3600), whole / 60 % 60);
-}
-
-std::string plural(std::int64_t count, std::string_view thing) {
-  return fmt::format("{} {}{}", grouped(count), thing, count == 1 ? "" : "s");
 }
 
 /// A label where there is room for a line of it; the whole is its title.
@@ -107,7 +104,7 @@ class Page {
     const auto [low, high] = wilson_interval(metrics.accuracy, metrics.samples);
     put("<p class=\"lead\">The model is right on <strong>{}</strong> of {}. "
         "Always answering “{}”, their commonest label, would be right on {}.</p>\n",
-        percent(metrics.accuracy), plural(metrics.samples, fmt::format("{} row", split)),
+        percent(metrics.accuracy), counted(metrics.samples, fmt::format("{} row", split)),
         label_of(results_.labels.at(static_cast<std::size_t>(commonest - metrics.support.begin()))),
         percent(ratio(*commonest, metrics.samples)));
     put("<p class=\"soft\">On rows like these, its accuracy lies between {} and {} (95 % interval).{}</p>\n", percent(low),
@@ -122,7 +119,7 @@ class Page {
   void figures() {
     put("<dl aria-label=\"Figures of the run\">\n");
     const auto scores = [&](std::string_view split, const ClassificationMetrics& m) {
-      figure(fmt::format("Accuracy, {}", split), fmt::format("{:.4f}", m.accuracy), plural(m.samples, "row"));
+      figure(fmt::format("Accuracy, {}", split), fmt::format("{:.4f}", m.accuracy), counted(m.samples, "row"));
       if (m.binary()) {
         figure(fmt::format("F1, {}", split), fmt::format("{:.4f}", m.positive().f1),
                fmt::format("of {}", label_of(results_.labels.at(1))));
@@ -137,7 +134,7 @@ class Page {
     const FinetuneResult& train = results_.train;
     if (train.best)
       figure("Model kept", fmt::format("step {}", grouped(train.best->step)), fmt::format("epoch {:.4g}", train.best->epoch));
-    figure("Trained", plural(train.steps, "step"), fmt::format("{:.4g} epoch{}", train.epochs, train.epochs == 1.0 ? "" : "s"));
+    figure("Trained", counted(train.steps, "step"), fmt::format("{:.4g} epoch{}", train.epochs, train.epochs == 1.0 ? "" : "s"));
     figure("Training time", duration(train.seconds), "without evaluations");
     if (train.seconds > 0.0) {
       figure("Speed", grouped(std::llround(static_cast<double>(train.tokens) / train.seconds)), "tokens/s");

@@ -3,6 +3,7 @@ lathe_test(checkpoint
     checkpoint/bert_names_test.cc
     checkpoint/config_test.cc
     checkpoint/float_conversion_test.cc
+    checkpoint/inspection_test.cc
     checkpoint/json_test.cc
     checkpoint/model_folder_test.cc
     checkpoint/published_weights_test.cc

@@ -17,6 +17,7 @@
 #include "lathe/text/bert_normalizer.h"
 #include "lathe/text/unicode.h"
 #include "lathe/text/wordpiece.h"
+#include "tests/temporary_folder.h"
 
 namespace lathe {
 namespace {
@@ -39,6 +40,12 @@ class Digest {
   void add_encoding(const Encoding& encoding) {
     add(encoding.ids);
     add(encoding.types);
+  }
+  void add_offsets(std::span<const std::int32_t> ids, std::span<const TextSpan> spans) {
+    add(ids);
+    std::vector<std::int32_t> bounds;
+    for (const TextSpan& span : spans) bounds.insert(bounds.end(), {span.begin, span.end});
+    add(bounds);
   }
   std::string hex() const {
     std::ostringstream text;
@@ -90,6 +97,17 @@ void expect_encoded(const std::string& name, const WordPieceTokenizer& tokenizer
     const auto length = static_cast<std::size_t>(encoded.samples.length(i));
     digest.add(std::span(encoded.samples.ids).subspan(first, length));
     digest.add(std::span(encoded.samples.types).subspan(first, length));
+  });
+}
+
+void expect_offsets(const std::string& name, const WordPieceTokenizer& tokenizer, const std::vector<std::string>& texts) {
+  const EncodedTexts encoded =
+      encode_all(tokenizer, texts, {.max_length = kUnlimited, .truncation = {}, .threads = 2, .spans = Spans::code_points});
+  ASSERT_EQ(encoded.spans.size(), encoded.samples.ids.size());
+  expect_digests(name, encoded.samples.count(), [&](std::int64_t i, Digest& digest) {
+    const auto first = static_cast<std::size_t>(encoded.samples.offsets[static_cast<std::size_t>(i)]);
+    const auto length = static_cast<std::size_t>(encoded.samples.length(i));
+    digest.add_offsets(std::span(encoded.samples.ids).subspan(first, length), std::span(encoded.spans).subspan(first, length));
   });
 }
 
@@ -166,24 +184,28 @@ std::string random_text(SplitMix64& random) {
   return text;
 }
 
-void expect_random(const std::string& name, const WordPieceTokenizer& tokenizer, std::int64_t count) {
+void expect_random(const std::string& name, const WordPieceTokenizer& tokenizer, std::int64_t count, Spans spans = Spans::none) {
   Encoding encoding;
   std::int64_t impossible = 0;
+  const auto add_encoding = [&](Digest& digest) {
+    if (spans == Spans::none) return digest.add_encoding(encoding);
+    digest.add_offsets(encoding.ids, encoding.spans);
+  };
   expect_digests(name, count, [&](std::int64_t i, Digest& digest) {
     SplitMix64 random(static_cast<std::uint64_t>(i));
     const std::uint64_t mode = random.below(4);
     const std::string first = random_text(random);
     if (mode <= 1) {
-      tokenizer.encode(first, mode == 0 ? kUnlimited : static_cast<std::int64_t>(2 + random.below(30)), encoding);
-      return digest.add_encoding(encoding);
+      tokenizer.encode(first, mode == 0 ? kUnlimited : static_cast<std::int64_t>(2 + random.below(30)), encoding, spans);
+      return add_encoding(digest);
     }
     const std::string second = random_text(random);
     Truncation truncation = Truncation::longest_first;
     if (mode == 3) truncation = random.below(2) == 0 ? Truncation::only_first : Truncation::only_second;
     const auto max_length = static_cast<std::int64_t>(3 + random.below(60));
     try {
-      tokenizer.encode_pair(first, second, max_length, truncation, encoding);
-      digest.add_encoding(encoding);
+      tokenizer.encode_pair(first, second, max_length, truncation, encoding, spans);
+      add_encoding(digest);
     } catch (const UsageError&) {
       ++impossible;
       digest.add(std::vector<std::uint32_t>{0xFFFFFFFFU});
@@ -215,19 +237,39 @@ void expect_code_points(const std::string& name, const WordPieceTokenizer& token
   });
 }
 
+/// A code point alone, between letters, and among marks of several combining classes.
+std::string among_marks(char32_t code) {
+  std::string c;
+  append_code_point(code, c);
+  return (c + " a").append(c).append("b e\u0301\U0001d16d").append(c).append("\u302e\U0001d165\u0323d");
+}
+
 void expect_normal_forms(const std::string& name, const BertNormalizerOptions& options) {
   const std::vector<char32_t> codes = code_points();
   const BertNormalizer normalizer(options);
-  std::string text;
   std::string normal;
   expect_digests(name, static_cast<std::int64_t>(codes.size()), [&](std::int64_t i, Digest& digest) {
-    std::string c;
-    append_code_point(codes[static_cast<std::size_t>(i)], c);
-    text = c;
-    text.append(" a").append(c).append("b e\u0301\U0001d16d").append(c).append("\u302e\U0001d165\u0323d");
-    normalizer.normalize(text, normal);
+    normalizer.normalize(among_marks(codes[static_cast<std::size_t>(i)]), normal);
     digest.add_text(normal);
   });
+}
+
+/// By a vocabulary of single characters, so that words which stay marks and letters give a token for each.
+void expect_offsets_of_code_points(const std::string& name, const BertNormalizerOptions& options) {
+  const TemporaryFolder folder;
+  std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+  for (const char* prefix : {"", "##"}) {
+    for (const char32_t c : code_points()) {
+      if (!((c > 0x20 && c < 0x3000) || (c >= 0x1D100 && c < 0x1D200) || (c >= 0x3020 && c < 0x3040))) continue;
+      vocabulary += prefix;
+      append_code_point(c, vocabulary);
+      vocabulary += '\n';
+    }
+  }
+  std::ofstream(folder / "vocab.txt", std::ios::binary) << vocabulary;
+  std::vector<std::string> texts;
+  for (const char32_t c : code_points()) texts.push_back(among_marks(c));
+  expect_offsets(name, WordPieceTokenizer::from_vocabulary(folder / "vocab.txt", options), texts);
 }
 
 TEST(WordPieceGolden, NormalFormsOfBertUncased) { expect_normal_forms("normal_uncased", {}); }
@@ -257,6 +299,18 @@ TEST(WordPieceGolden, WordsAroundEveryCodePoint) {
 TEST(WordPieceGolden, RandomTextsWithAddedTokensOfEveryKind) {
   const auto folder = std::filesystem::path(LATHE_GOLDEN_TOKENIZER) / "added_tokens";
   expect_random("random_added", WordPieceTokenizer::load(folder), 50000);
+}
+
+TEST(WordPieceGolden, OffsetsOfRandomTextsWithAddedTokensOfEveryKind) {
+  const auto folder = std::filesystem::path(LATHE_GOLDEN_TOKENIZER) / "added_tokens";
+  expect_random("offsets_random_added", WordPieceTokenizer::load(folder), 50000, Spans::code_points);
+}
+
+TEST(WordPieceGolden, OffsetsOfEveryCodePointAmongMarks) { expect_offsets_of_code_points("offsets_code_points", {}); }
+
+TEST(WordPieceGolden, OffsetsOfEveryCodePointLowercasedOnly) {
+  expect_offsets_of_code_points("offsets_code_points_lowercase",
+                                {.clean_text = false, .handle_chinese_chars = false, .strip_accents = false});
 }
 
 /// With the data sets and vocabularies of the folder that LATHE_TEST_DATA names.
@@ -317,6 +371,20 @@ TEST_F(WordPieceGoldenData, EveryCodePointCased) {
 }
 
 TEST_F(WordPieceGoldenData, RandomTexts) { expect_random("random", tokenizer("uncased"), 100000); }
+
+TEST_F(WordPieceGoldenData, OffsetsOfSst2) {
+  expect_offsets("offsets_sst2", tokenizer("uncased"), texts({"sst2/train.tsv", "sst2/dev.tsv"}));
+}
+
+TEST_F(WordPieceGoldenData, OffsetsOfTheWikiSample) {
+  expect_offsets("offsets_wiki", tokenizer("uncased"), lines({"wiki-sample/wiki_00"}));
+}
+
+TEST_F(WordPieceGoldenData, OffsetsOfRandomTexts) {
+  expect_random("offsets_random", tokenizer("uncased"), 50000, Spans::code_points);
+  expect_random("offsets_random_cased", tokenizer("cased", {.lowercase = false}), 20000, Spans::code_points);
+  expect_random("offsets_random_chinese", tokenizer("chinese"), 20000, Spans::code_points);
+}
 
 TEST_F(WordPieceGoldenData, RandomTextsCased) { expect_random("random_cased", tokenizer("cased", {.lowercase = false}), 20000); }
 

@@ -126,6 +126,45 @@ void expect_has(const std::string& text, std::string_view part) {
   EXPECT_NE(text.find(part), std::string::npos) << "\"" << text << "\" lacks \"" << part << "\"";
 }
 
+/// The spans of a text's tokens without frame, as "0-2 2-5".
+std::string spans_of(const WordPieceTokenizer& tokenizer, std::string_view text) {
+  Encoding encoding;
+  tokenizer.encode(text, kMaxLength, encoding, Spans::code_points);
+  EXPECT_EQ(encoding.spans.size(), encoding.ids.size());
+  EXPECT_EQ(encoding.spans.front(), (TextSpan{0, 0, -1}));
+  EXPECT_EQ(encoding.spans.back(), (TextSpan{0, 0, -1}));
+  std::string result;
+  for (std::size_t i = 1; i + 1 < encoding.spans.size(); ++i) {
+    result += (i > 1 ? " " : "") + std::to_string(encoding.spans[i].begin) + "-" + std::to_string(encoding.spans[i].end);
+  }
+  return result;
+}
+
+TEST_F(WordPiece, SpansAreCodePointsOfTheTextAsItCame) {
+  const WordPieceTokenizer bert = tokenizer();
+  EXPECT_EQ(spans_of(bert, "unaffable cats."), "0-2 2-5 5-9 10-13 13-14 14-15");
+  EXPECT_EQ(spans_of(bert, ""), "");
+  // Accents, cleaned control characters, ideographs beside letters, four-byte characters: what the normal form changes.
+  EXPECT_EQ(spans_of(bert, "\u00C9 e\u0301e"), "0-1 2-3 4-5");
+  EXPECT_EQ(spans_of(bert, "c\u0001a\u200Dt"), "0-5");
+  EXPECT_EQ(spans_of(bert, "a\u4E2Da"), "0-1 1-2 2-3");
+  EXPECT_EQ(spans_of(bert, "\U0001F600 the"), "0-1 2-5");
+  // The unknown token covers its word, a token typed into the text what was typed.
+  EXPECT_EQ(spans_of(bert, "the unknownword."), "0-3 4-15 15-16");
+  EXPECT_EQ(spans_of(bert, "a[SEP]a"), "0-1 1-6 6-7");
+  EXPECT_EQ(spans_of(bert, "a\xFF\xFE cat"), "0-1 4-7");
+}
+
+TEST_F(WordPiece, SpansOfPairsAreCutWithTheirTokens) {
+  const WordPieceTokenizer bert = tokenizer();
+  Encoding encoding;
+  bert.encode_pair("the cats", "a cat .", 6, Truncation::longest_first, encoding, Spans::code_points);
+  EXPECT_EQ(encoding.ids, (Ids{kCls, kThe, kSep, kA, kCat, kSep}));
+  EXPECT_EQ(encoding.spans, (std::vector<TextSpan>{{0, 0, -1}, {0, 3, 0}, {0, 0, -1}, {0, 1, 1}, {2, 5, 1}, {0, 0, -1}}));
+  bert.encode("the cat", kMaxLength, encoding);
+  EXPECT_TRUE(encoding.spans.empty());
+}
+
 TEST_F(WordPiece, TakesTheLongestPieces) {
   const WordPieceTokenizer bert = tokenizer();
   EXPECT_EQ(ids(bert, "unaffable cats"), (Ids{kUn, kAff, kAble, kCat, kContinuingS}));
@@ -311,7 +350,7 @@ TEST_F(WordPiece, VocabularyAndConfiguration) {
   expect_has(refuse(R"({"sep_token":"</s>"})"), "without the token </s>");
   expect_has(refuse(R"({"never_split":["x"]})"), "never_split");
   expect_has(refuse(R"({"do_basic_tokenize":false})"), "do_basic_tokenize");
-  expect_has(refuse(R"([])"), "found [], expected an object");
+  expect_has(refuse(R"([])"), "found an array, expected an object");
   expect_has(refuse(R"({"added_tokens_decoder":{"9999999":{"content":"x","single_word":false,"lstrip":false,"rstrip":false,
       "normalized":false}}})"),
              "added_tokens_decoder.9999999: the key isn't an id");
@@ -401,7 +440,7 @@ TEST_F(WordPiece, RefusesTokenizerJsonThatContradictsItself) {
   expect_has(refusal(R"("a":6)", R"("a":"6")"), "model.vocab.a: found \"6\"");
   expect_has(refusal(R"("a":6)", R"("a":{})"), "model.vocab.a: found an object");
   expect_has(refusal(R"({"[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"cat":4,"##s":5,"a":6,"new":7})", "[]"),
-             "model.vocab: found []");
+             "model.vocab: found an array");
   expect_has(refusal(R"({"[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"cat":4,"##s":5,"a":6,"new":7})", "{}"),
              "expected at least one token");
   expect_has(refusal(R"("unk_token":"[UNK]")", R"("unk_token":"<unk>")"), "model.unk_token: found \"<unk>\", expected a token");

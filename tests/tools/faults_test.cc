@@ -182,8 +182,8 @@ TEST_F(Faults, F07_MissingExtraAndMisshapenTensors) {
   } catch (const WeightsMismatchError& failure) {
     EXPECT_EQ(failure.problems(),
               (std::vector<std::string>{std::string(kWords) + " is [32, 20], expected [20, 32]",
-                                        "embeddings.LayerNorm.bias is missing", std::string(kKey) + " is missing",
-                                        "encoder.layer.9.output.dense.bias is of a layer beyond the 2 expected"}));
+                                        "encoder.layer.9.output.dense.bias is of a layer beyond the 2 expected",
+                                        "embeddings.LayerNorm.bias is missing", std::string(kKey) + " is missing"}));
   }
 }
 

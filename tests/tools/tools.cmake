@@ -1,4 +1,4 @@
-lathe_test(command SOURCES tools/bad_input_test.cc tools/command_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+lathe_test(command SOURCES tools/bad_input_test.cc tools/command_test.cc tools/look_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
 lathe_test(faults SOURCES tools/faults_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 set(command_tests command faults)

@@ -1,4 +1,5 @@
 #include "lathe/training/page_text.h"
+#include "lathe/training/number_text.h"
 
 #include <gtest/gtest.h>
 
