@@ -146,6 +146,146 @@ class RunObserver final : public FinetuneObserver {
   Progress progress_;
 };
 
+/// All files of a call, read; what is wrong with them is known before anything is written.
+struct RunData {
+  DataSet train;
+  std::optional<DataSet> dev, test;
+};
+
+RunData read_data(const FinetuneOptions& options, const DevSplit& dev, const RecordOptions& records) {
+  RunData data{.train = read("train", options.train, records), .dev = std::nullopt, .test = std::nullopt};
+  if (dev.file) data.dev = read("dev", *dev.file, records);
+  if (options.test) data.test = read("test", *options.test, records);
+  return data;
+}
+
+/// The same, tokenized, and --dev's share taken out of the training data.
+struct RunSamples {
+  LabelledSamples train;
+  std::optional<LabelledSamples> dev, test;
+};
+
+RunSamples prepare_samples(const Classifier& classifier, const RunData& data, const DevSplit& dev, TextKind kind,
+                           std::int32_t max_length, int threads, std::uint32_t seed) {
+  const auto prepared = [&](const std::string& name, const DataSet& set) {
+    return prepare(name, classifier, set.records, kind, max_length, threads);
+  };
+  RunSamples samples{.train = prepared("train", data.train), .dev = std::nullopt, .test = std::nullopt};
+  if (data.dev) samples.dev = prepared("dev", *data.dev);
+  if (data.test) samples.test = prepared("test", *data.test);
+  if (dev.share) {
+    const std::vector<double> shares = {1.0 - *dev.share, *dev.share};
+    const auto parts = stratified_split(samples.train.labels, shares, seed);
+    samples.dev = select(samples.train, parts[1]);
+    samples.train = select(samples.train, parts[0]);
+    fmt::print(stderr, "dev: {} of the training rows, {} are left\n", samples.dev->labels.size(), samples.train.labels.size());
+  }
+  return samples;
+}
+
+void print_plan(const Classifier& classifier, const RunSamples& samples, const FinetuneSettings& settings,
+                const FinetuneSteps& steps) {
+  print_labels(classifier.labels(), samples.train.labels);
+  fmt::print(
+      stderr, "model: {:.1f}M parameters{}\n", static_cast<double>(classifier.parameter_count()) / 1e6,
+      classifier.report().initialised.empty() ? "" : fmt::format(", new: {}", fmt::join(classifier.report().initialised, ", ")));
+  fmt::print(stderr, "training: {} steps of {} texts, {} an epoch, {} of warm-up\n", steps.total, settings.batch_size,
+             steps.per_epoch, steps.warmup);
+  if (!samples.dev) fmt::print(stderr, "no --dev: nothing is evaluated, and the last epoch's model is kept\n");
+}
+
+std::string full_path(const fs::path& path) { return fs::absolute(path).lexically_normal().string(); }
+
+/// The settings of a run, all resolved, as --config reads them again.
+RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev, const RecordReport& columns,
+                            const ResolvedReading& reading, std::int32_t max_length, const DeviceChoice& device) {
+  RunSection run{.name = "finetune",
+                 .values = {{"model", full_path(options.model)},
+                            {"train", full_path(options.train)},
+                            {"output", full_path(options.output)},
+                            {"text-column", columns.text_column},
+                            {"pair-column", columns.pair_column},
+                            {"label-column", columns.label_column},
+                            {"lr", options.learning_rate},
+                            {"weight-decay", options.weight_decay},
+                            {"max-grad-norm", options.max_grad_norm},
+                            {"warmup", options.warmup},
+                            {"batch-size", std::int64_t{reading.batch_size}},
+                            {"max-length", std::int64_t{max_length}},
+                            {"seed", std::int64_t{options.seed}},
+                            {"log-steps", options.log_steps},
+                            {"device", device.name},
+                            {"precision", device.precision},
+                            {"threads", std::int64_t{device.threads}}}};
+  if (options.dev) run.values.emplace_back("dev", dev.file ? full_path(*dev.file) : *options.dev);
+  if (options.test) run.values.emplace_back("test", full_path(*options.test));
+  if (options.reading.format) run.values.emplace_back("format", *options.reading.format);
+  run.values.emplace_back(options.max_steps > 0 ? "max-steps" : "epochs",
+                          options.max_steps > 0 ? RunValue(options.max_steps) : RunValue(options.epochs));
+  return run;
+}
+
+/// What was chosen for a run, and why.
+RunSection chosen_section(const DeviceChoice& device, const FinetuneSteps& steps) {
+  return {.name = "chosen",
+          .values = {{"device-reason", device.device_reason},
+                     {"threads-reason", device.threads_reason},
+                     {"precision-reason", device.precision_reason},
+                     {"instruction-set", device.instruction_set},
+                     {"matrix-products", std::string(MatmulPlans::library())},
+                     {"version", std::string(LATHE_VERSION)},
+                     {"total-steps", steps.total},
+                     {"warmup-steps", steps.warmup}}};
+}
+
+RunSection inputs_section(const std::vector<fs::path>& inputs) {
+  RunSection hashes{.name = "inputs", .values = {}};
+  for (const fs::path& input : inputs) hashes.values.emplace_back(fmt::format("\"{}\"", full_path(input)), content_hash(input));
+  return hashes;
+}
+
+/// Trains and, unless interrupted, scores --test by the model that is kept.
+RunResults train_and_test(Classifier& classifier, const RunSamples& samples, const FinetuneSettings& settings,
+                          const fs::path& output, std::int64_t total_steps, const std::atomic<int>& stop) {
+  RunObserver observer(output, classifier.labels(), total_steps);
+  RunResults results{
+      .labels = classifier.labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 0};
+  results.train = finetune(classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings, observer, &stop);
+  observer.finish();
+  if (results.train.best) results.dev = results.train.best->metrics;
+  if (!results.train.interrupted && samples.test) {
+    // The model that is kept may be an earlier one than the last.
+    classifier.reload(output);
+    results.test = evaluate(classifier, samples.test->samples, samples.test->labels, settings.batch_size);
+    observer.log().write(EvaluationLog{.step = results.train.best ? results.train.best->step : results.train.steps,
+                                       .epoch = results.train.best ? results.train.best->epoch : results.train.epochs,
+                                       .metrics = *results.test,
+                                       .best = false},
+                         "test", results.labels);
+  }
+  results.peak_memory_bytes = peak_memory_bytes();
+  return results;
+}
+
+void print_training(const RunResults& results) {
+  fmt::print(stderr, "trained {} steps in {:.1f} s, {:.0f} tokens/s, {:.2f} GB at most\n", results.train.steps,
+             results.train.seconds,
+             results.train.seconds > 0.0 ? static_cast<double>(results.train.tokens) / results.train.seconds : 0.0,
+             static_cast<double>(results.peak_memory_bytes) / 1e9);
+}
+
+void print_interruption(const RunResults& results, const fs::path& output) {
+  const bool kept = fs::exists(output / "model.safetensors");
+  fmt::print(stderr, "interrupted after step {}; {}\n", results.train.steps,
+             kept ? "the model saved before is in place" : "no model was saved yet");
+}
+
+void print_scores(const RunResults& results) {
+  if (results.dev) fmt::print("dev: {}", format_report(*results.dev, results.labels));
+  if (results.dev && results.test) fmt::print("\n");
+  if (results.test) fmt::print("test: {}", format_report(*results.test, results.labels));
+}
+
 }  // namespace
 
 int finetune_command(const FinetuneOptions& options) {
@@ -159,111 +299,31 @@ int finetune_command(const FinetuneOptions& options) {
 
   const DeviceChoice device = choose_device(options.running);
   fmt::print(stderr, "device: {}\n", describe(device));
-  // All files are read, and all that is wrong with them is known, before anything is written.
-  const DataSet train_data = read("train", options.train, reading.records);
-  std::optional<DataSet> dev_data;
-  std::optional<DataSet> test_data;
-  if (dev_split.file) dev_data = read("dev", *dev_split.file, reading.records);
-  if (options.test) test_data = read("test", *options.test, reading.records);
-  const LabelChoice labels = choose_labels(train_data.records, labels_of_model(options.model));
+  const RunData data = read_data(options, dev_split, reading.records);
+  const LabelChoice labels = choose_labels(data.train.records, labels_of_model(options.model));
   const auto classifier = Classifier::load(options.model, device.device, labels.labels,
                                            labels.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
-  LabelledSamples train = prepare("train", *classifier, train_data.records, reading.kind(), max_length, device.threads);
-  std::optional<LabelledSamples> dev;
-  std::optional<LabelledSamples> test;
-  if (dev_data) dev = prepare("dev", *classifier, dev_data->records, reading.kind(), max_length, device.threads);
-  if (test_data) test = prepare("test", *classifier, test_data->records, reading.kind(), max_length, device.threads);
-  if (dev_split.share) {
-    const std::vector<double> shares = {1.0 - *dev_split.share, *dev_split.share};
-    const auto parts = stratified_split(train.labels, shares, options.seed);
-    dev = select(train, parts[1]);
-    train = select(train, parts[0]);
-    fmt::print(stderr, "dev: {} of the training rows, {} are left\n", dev->labels.size(), train.labels.size());
-  }
-  print_labels(classifier->labels(), train.labels);
-  fmt::print(stderr, "model: {:.1f}M parameters{}\n", static_cast<double>(classifier->parameter_count()) / 1e6,
-             classifier->report().initialised.empty()
-                 ? ""
-                 : fmt::format(", new: {}", fmt::join(classifier->report().initialised, ", ")));
-  const FinetuneSteps steps = finetune_steps(settings, train.samples.count());
-  fmt::print(stderr, "training: {} steps of {} texts, {} an epoch, {} of warm-up\n", steps.total, settings.batch_size,
-             steps.per_epoch, steps.warmup);
-  if (!dev) fmt::print(stderr, "no --dev: nothing is evaluated, and the last epoch's model is kept\n");
+  const RunSamples samples =
+      prepare_samples(*classifier, data, dev_split, reading.kind(), max_length, device.threads, options.seed);
+  const FinetuneSteps steps = finetune_steps(settings, samples.train.samples.count());
+  print_plan(*classifier, samples, settings, steps);
 
   prepare_output_folder(options.output);
-  const auto absolute = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
-  RunSection run{.name = "finetune",
-                 .values = {{"model", absolute(options.model)},
-                            {"train", absolute(options.train)},
-                            {"output", absolute(options.output)},
-                            {"text-column", train_data.report.text_column},
-                            {"pair-column", train_data.report.pair_column},
-                            {"label-column", train_data.report.label_column},
-                            {"lr", settings.learning_rate},
-                            {"weight-decay", options.weight_decay},
-                            {"max-grad-norm", options.max_grad_norm},
-                            {"warmup", options.warmup},
-                            {"batch-size", std::int64_t{reading.batch_size}},
-                            {"max-length", std::int64_t{max_length}},
-                            {"seed", std::int64_t{options.seed}},
-                            {"log-steps", settings.log_steps},
-                            {"device", device.name},
-                            {"precision", device.precision},
-                            {"threads", std::int64_t{device.threads}}}};
-  if (options.dev) run.values.emplace_back("dev", dev_split.file ? absolute(*dev_split.file) : *options.dev);
-  if (options.test) run.values.emplace_back("test", absolute(*options.test));
-  if (options.reading.format) run.values.emplace_back("format", *options.reading.format);
-  run.values.emplace_back(options.max_steps > 0 ? "max-steps" : "epochs",
-                          options.max_steps > 0 ? RunValue(options.max_steps) : RunValue(options.epochs));
-  const RunSection chosen{.name = "chosen",
-                          .values = {{"device-reason", device.device_reason},
-                                     {"threads-reason", device.threads_reason},
-                                     {"precision-reason", device.precision_reason},
-                                     {"instruction-set", device.instruction_set},
-                                     {"matrix-products", std::string(MatmulPlans::library())},
-                                     {"version", std::string(LATHE_VERSION)},
-                                     {"total-steps", steps.total},
-                                     {"warmup-steps", steps.warmup}}};
-  RunSection hashes{.name = "inputs", .values = {}};
   inputs.push_back(options.model / "model.safetensors");
-  for (const fs::path& input : inputs) hashes.values.emplace_back(fmt::format("\"{}\"", absolute(input)), content_hash(input));
-  write_run_file(options.output, {run, chosen, hashes});
+  write_run_file(options.output, {settings_section(options, dev_split, data.train.report, reading, max_length, device),
+                                  chosen_section(device, steps), inputs_section(inputs)});
   classifier->save_description(options.output);
 
   const std::atomic<int>& stop = watch_stop_signals();
-  RunObserver observer(options.output, classifier->labels(), steps.total);
-  RunResults results{
-      .labels = classifier->labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 0};
-  results.train = finetune(*classifier, train, dev ? &*dev : nullptr, settings, observer, &stop);
-  observer.finish();
-  if (results.train.best) results.dev = results.train.best->metrics;
-  if (!results.train.interrupted && test) {
-    // The model that is kept may be an earlier one than the last.
-    classifier->reload(options.output);
-    results.test = evaluate(*classifier, test->samples, test->labels, settings.batch_size);
-    observer.log().write(EvaluationLog{.step = results.train.best ? results.train.best->step : results.train.steps,
-                                       .epoch = results.train.best ? results.train.best->epoch : results.train.epochs,
-                                       .metrics = *results.test,
-                                       .best = false},
-                         "test", results.labels);
-  }
-  results.peak_memory_bytes = peak_memory_bytes();
+  const RunResults results = train_and_test(*classifier, samples, settings, options.output, steps.total, stop);
   write_results(options.output, results);
-
-  fmt::print(stderr, "trained {} steps in {:.1f} s, {:.0f} tokens/s, {:.2f} GB at most\n", results.train.steps,
-             results.train.seconds,
-             results.train.seconds > 0.0 ? static_cast<double>(results.train.tokens) / results.train.seconds : 0.0,
-             static_cast<double>(results.peak_memory_bytes) / 1e9);
+  print_training(results);
   if (results.train.interrupted) {
-    const bool kept = fs::exists(options.output / "model.safetensors");
-    fmt::print(stderr, "interrupted after step {}; {}\n", results.train.steps,
-               kept ? "the model saved before is in place" : "no model was saved yet");
+    print_interruption(results, options.output);
     return 128 + stop.load();
   }
-  if (results.dev) fmt::print("dev: {}", format_report(*results.dev, results.labels));
-  if (results.dev && results.test) fmt::print("\n");
-  if (results.test) fmt::print("test: {}", format_report(*results.test, results.labels));
+  print_scores(results);
   fmt::print(stderr, "wrote {}\n", options.output.string());
   return 0;
 }
