@@ -61,7 +61,8 @@ class Classifier {
   LoadReport report_;
 };
 
-/// The labels that a folder's configuration names, else LABEL_0, LABEL_1, ... for a head that it doesn't name; empty where there is neither.
+/// The labels of the classification head that a folder's weights have: those that the configuration names, else LABEL_0, LABEL_1, ...;
+/// empty where there is no such head.
 LabelSet labels_of_model(const std::filesystem::path& folder);
 
 }  // namespace lathe

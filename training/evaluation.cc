@@ -74,7 +74,9 @@ ClassificationMetrics evaluate(const Classifier& classifier, const TokenizedSamp
     }
   });
   const double mean = samples.count() == 0 ? 0.0 : loss / static_cast<double>(samples.count());
-  return classification_metrics(probabilities, labels, static_cast<std::int32_t>(classes), mean);
+  ClassificationMetrics metrics = classification_metrics(probabilities, labels, static_cast<std::int32_t>(classes), mean);
+  metrics.positive_class = classifier.labels().positive();
+  return metrics;
 }
 
 }  // namespace lathe

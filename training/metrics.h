@@ -23,8 +23,9 @@ struct ClassificationMetrics {
   std::vector<std::int64_t> confusion;  ///< [classes x classes], true class by rows, predicted by columns
   ClassScores macro;                    ///< mean over classes
   ClassScores weighted;                 ///< mean over classes, weighted by support
-  /// For two classes the scores of the positive one, id 1.
-  const ClassScores& positive() const { return classes.at(1); }
+  std::int32_t positive_class = 1;      ///< of two classes the one that positive() is of
+  /// For two classes the scores of the positive one.
+  const ClassScores& positive() const { return classes.at(static_cast<std::size_t>(positive_class)); }
   bool binary() const { return classes.size() == 2; }
 };
 
