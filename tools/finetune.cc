@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <map>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/text/split.h"
 #include "lathe/training/dataset.h"
@@ -13,17 +16,19 @@
 #include "lathe/training/output_folder.h"
 #include "lathe/training/results.h"
 #include "tools/commands.h"
+#include "tools/dry_run.h"
 #include "tools/progress.h"
 #include "tools/run_file.h"
 #include "tools/setup.h"
 #include "tools/signals.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// --dev: a share of the training data, or a file. "0.1" is a share unless a file has that name.
+/// --dev: a share of the training data, or a file. A number is a share; a file of that name is "./0.1".
 struct DevSplit {
   std::optional<double> share;
   std::optional<fs::path> file;
@@ -34,7 +39,7 @@ DevSplit parse_dev(const std::optional<std::string>& dev) {
   double share = 0.0;
   const auto [end, failure] = std::from_chars(dev->data(), dev->data() + dev->size(), share);
   const bool number = failure == std::errc() && end == dev->data() + dev->size();
-  if (!number || fs::exists(*dev)) return {.share = std::nullopt, .file = *dev};
+  if (!number) return {.share = std::nullopt, .file = *dev};
   if (!(share > 0.0 && share < 1.0))
     throw UsageError(fmt::format("--dev {}: a share of the training data lies between 0 and 1", *dev));
   return {.share = share, .file = std::nullopt};
@@ -78,20 +83,6 @@ DataSet read(const std::string& name, const fs::path& path, const RecordOptions&
   return data;
 }
 
-/// The samples `members` of `all`.
-LabelledSamples select(const LabelledSamples& all, const std::vector<std::int64_t>& members) {
-  LabelledSamples part;
-  for (const std::int64_t i : members) {
-    const auto begin = all.samples.offsets[static_cast<std::size_t>(i)];
-    const auto end = all.samples.offsets[static_cast<std::size_t>(i) + 1];
-    part.samples.ids.insert(part.samples.ids.end(), all.samples.ids.begin() + begin, all.samples.ids.begin() + end);
-    part.samples.types.insert(part.samples.types.end(), all.samples.types.begin() + begin, all.samples.types.begin() + end);
-    part.samples.offsets.push_back(static_cast<std::int64_t>(part.samples.ids.size()));
-    part.labels.push_back(all.labels[static_cast<std::size_t>(i)]);
-  }
-  return part;
-}
-
 /// Tokenizes and says how it went.
 LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
                         std::int32_t max_length, int threads) {
@@ -113,7 +104,7 @@ void print_labels(const LabelSet& labels, std::span<const std::int32_t> ids) {
     text += fmt::format("{}\"{}\" ({})", i == 0 ? "" : ", ", printable(labels.name(i)), counts[static_cast<std::size_t>(i)]);
   }
   if (labels.size() > kMost) text += fmt::format(", ... ({} in all)", labels.size());
-  if (labels.size() == 2) text += fmt::format("; \"{}\" is the positive one", printable(labels.name(1)));
+  if (labels.size() == 2) text += fmt::format("; \"{}\" is the positive one", printable(labels.name(labels.positive())));
   fmt::print(stderr, "labels: {}\n", text);
 }
 
@@ -133,7 +124,7 @@ class RunObserver final : public FinetuneObserver {
     const ClassificationMetrics& m = log.metrics;
     const std::string f1 = m.binary() ? fmt::format("F1 {:.4f}", m.positive().f1) : fmt::format("macro F1 {:.4f}", m.macro.f1);
     progress_.line(fmt::format("epoch {:.4g}: dev loss {:.4f}, accuracy {:.4f}, {}{}", log.epoch, m.loss, m.accuracy, f1,
-                               log.best ? ", the best so far: saved" : ""));
+                               log.best ? coloured(", the best so far: saved", Tone::success) : ""));
   }
   void save(const Classifier& classifier) override { classifier.save_weights(output_); }
   void finish() { progress_.finish(); }
@@ -157,6 +148,15 @@ RunData read_data(const FinetuneOptions& options, const DevSplit& dev, const Rec
   if (dev.file) data.dev = read("dev", *dev.file, records);
   if (options.test) data.test = read("test", *options.test, records);
   return data;
+}
+
+/// The model, with a head for the labels of `train`.
+std::unique_ptr<Classifier> load_model(const FinetuneOptions& options, const Records& train, const DeviceRef& device) {
+  LabelChoice choice = options.new_head ? LabelChoice{.labels = LabelSet::from_data(train), .from_head = false}
+                                        : choose_labels(train, labels_of_model(options.model));
+  if (options.positive_label) choice.labels.set_positive(*options.positive_label);
+  return Classifier::load(options.model, device, choice.labels,
+                          choice.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
 }
 
 /// The same, tokenized, and --dev's share taken out of the training data.
@@ -216,7 +216,11 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
                             {"log-steps", options.log_steps},
                             {"device", device.name},
                             {"precision", device.precision},
-                            {"threads", std::int64_t{device.threads}}}};
+                            {"threads", std::int64_t{device.threads}},
+                            {"instruction-set", std::string(device.target == CpuTarget::v4 ? "avx512" : "avx2")},
+                            {"no-header", options.reading.no_header.value_or(false)},
+                            {"new-head", options.new_head}}};
+  if (options.positive_label) run.values.emplace_back("positive-label", *options.positive_label);
   if (options.dev) run.values.emplace_back("dev", dev.file ? full_path(*dev.file) : *options.dev);
   if (options.test) run.values.emplace_back("test", full_path(*options.test));
   if (options.reading.format) run.values.emplace_back("format", *options.reading.format);
@@ -238,10 +242,38 @@ RunSection chosen_section(const DeviceChoice& device, const FinetuneSteps& steps
                      {"warmup-steps", steps.warmup}}};
 }
 
-RunSection inputs_section(const std::vector<fs::path>& inputs) {
+/// What a run reads, with hashes of the contents.
+RunSection inputs_section(const Classifier& classifier, const fs::path& model, std::vector<fs::path> files) {
+  files.push_back(model / "config.json");
+  files.push_back(model / "model.safetensors");
+  const auto tokenizer = classifier.tokenizer().files();
+  files.insert(files.end(), tokenizer.begin(), tokenizer.end());
+  for (fs::path& file : files) file = full_path(file);
+  // A file may be given twice, as --train and --test; TOML wants each key once.
+  std::ranges::sort(files);
+  files.erase(std::unique(files.begin(), files.end()), files.end());
   RunSection hashes{.name = "inputs", .values = {}};
-  for (const fs::path& input : inputs) hashes.values.emplace_back(fmt::format("\"{}\"", full_path(input)), content_hash(input));
+  for (const fs::path& file : files) hashes.values.emplace_back(file.string(), content_hash(file));
   return hashes;
+}
+
+/// Of a replay: says what isn't as it was in the run whose settings these are.
+void warn_of_changes(const fs::path& config, const RunSection& inputs) {
+  for (const RunSetting& before : read_run_file(config)) {
+    if (before.section == "inputs") {
+      const auto now = std::ranges::find(inputs.values, before.key, &std::pair<std::string, RunValue>::first);
+      if (now == inputs.values.end() || now->second == before.value) continue;
+      print_warning(fmt::format("{} has changed since {}: it was {}, it is {}", printable(before.key), config.string(),
+                                printable(to_text(before.value)), to_text(now->second)));
+    }
+    const std::map<std::string_view, std::string_view> build = {{"version", LATHE_VERSION},
+                                                                {"matrix-products", MatmulPlans::library()}};
+    const auto here = before.section == "chosen" ? build.find(before.key) : build.end();
+    if (here != build.end() && to_text(before.value) != here->second) {
+      print_warning(fmt::format("{} is of a Lathe with {} {}, this one has {}: results may differ in the last digits",
+                                config.string(), before.key, printable(to_text(before.value)), here->second));
+    }
+  }
 }
 
 /// Trains and, unless interrupted, scores --test by the model that is kept.
@@ -288,7 +320,9 @@ void print_scores(const RunResults& results) {
 
 }  // namespace
 
-int finetune_command(const FinetuneOptions& options) {
+int finetune_command(const FinetuneOptions& call) {
+  FinetuneOptions options = call;
+  options.model = find_model(call.model, hub_cache_folder());
   const DevSplit dev_split = parse_dev(options.dev);
   const ResolvedReading reading = resolve(options.reading, options.running, {});
   const FinetuneSettings settings = settings_of(options, reading.batch_size);
@@ -300,19 +334,23 @@ int finetune_command(const FinetuneOptions& options) {
   const DeviceChoice device = choose_device(options.running);
   fmt::print(stderr, "device: {}\n", describe(device));
   const RunData data = read_data(options, dev_split, reading.records);
-  const LabelChoice labels = choose_labels(data.train.records, labels_of_model(options.model));
-  const auto classifier = Classifier::load(options.model, device.device, labels.labels,
-                                           labels.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
+  const auto classifier = load_model(options, data.train.records, device.device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const RunSamples samples =
       prepare_samples(*classifier, data, dev_split, reading.kind(), max_length, device.threads, options.seed);
   const FinetuneSteps steps = finetune_steps(settings, samples.train.samples.count());
   print_plan(*classifier, samples, settings, steps);
+  const RunSection hashes = inputs_section(*classifier, options.model, inputs);
+  if (options.config) warn_of_changes(*options.config, hashes);
+  if (options.dry_run) {
+    fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
+                                     settings));
+    return 0;
+  }
 
   prepare_output_folder(options.output);
-  inputs.push_back(options.model / "model.safetensors");
   write_run_file(options.output, {settings_section(options, dev_split, data.train.report, reading, max_length, device),
-                                  chosen_section(device, steps), inputs_section(inputs)});
+                                  chosen_section(device, steps), hashes});
   classifier->save_description(options.output);
 
   const std::atomic<int>& stop = watch_stop_signals();

@@ -1,12 +1,11 @@
 // The `lathe` command.
-#include <fmt/format.h>
-
-#include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
 
 #include "lathe/runtime/error.h"
 #include "tools/commands.h"
+#include "tools/terminal.h"
 
 namespace {
 
@@ -23,14 +22,13 @@ int main(int argc, char** argv) {
   try {
     return std::visit(RunCommand{}, lathe::parse_command_line(argc, argv));
   } catch (const lathe::Error& failure) {
-    fmt::print(stderr, "lathe: {}\n", failure.what());
+    lathe::print_error(failure.what());
     return failure.exit_status();
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr,
-               "lathe: the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file\n");
+    lathe::print_error("the system has no memory left; use a smaller --batch-size or --max-length, or a smaller data file");
     return 2;
   } catch (const std::exception& failure) {
-    fmt::print(stderr, "lathe: a fault of Lathe: {}\n", lathe::printable(failure.what()));
+    lathe::print_error("a fault of Lathe: " + lathe::printable(failure.what()));
     return 1;
   }
 }

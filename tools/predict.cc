@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
@@ -53,14 +54,15 @@ std::string prediction(std::int64_t line, std::span<const float> probabilities, 
 }  // namespace
 
 int predict_command(const PredictOptions& options) {
-  ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
+  const std::filesystem::path model = find_model(options.model, hub_cache_folder());
+  ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(model));
   reading.records.labels = LabelUse::optional;
   const DeviceChoice device = choose_device(options.running);
   const bool streaming = options.data == "-";
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
-  const auto classifier = load_for_inference(options.model, device.device);
+  const auto classifier = load_for_inference(model, device.device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   LineOutput output(options.output);
   // A reader that goes away is an error of write(), not a signal.

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tools/terminal.h"
+
 namespace lathe {
 namespace {
 
@@ -24,7 +26,7 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(std::int64_t total) : terminal_(::isatty(STDERR_FILENO) != 0), total_(total) {}
+Progress::Progress(std::int64_t total) : terminal_(is_terminal(STDERR_FILENO)), total_(total) {}
 
 Progress::~Progress() { finish(); }
 
