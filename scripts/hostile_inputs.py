@@ -16,6 +16,7 @@ import random
 import re
 import struct
 import sys
+import tomllib
 from typing import Callable, Iterable, NamedTuple, Optional, Union
 
 SEED = 20240607
@@ -734,6 +735,15 @@ def jsonl_cases(generator):
     yield case("a string of 50 MB", repeated(b"good ", 10_000_000, whole + b'{"label": "positive", "x": "', b'", "text": "good"}\n'), ACCEPTED)
 
 
+def judge_toml(raw):
+    """TOML 1.0 by Python's own reader; None where a setting was changed into another that may be fine as well."""
+    try:
+        document = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return REFUSED
+    return ACCEPTED if document == tomllib.loads(RUN_TOML.decode()) else None
+
+
 def toml_cases(generator):
     """run.toml of a model that predict reads. Integers out of the command line's bounds and texts in their place must be refused."""
     def case(name, contents, outcome=REFUSED, *facts):
@@ -744,12 +754,20 @@ def toml_cases(generator):
         line = key.encode() + b" = "
         for name, value in (("0", b"0"), ("-1", b"-1"), ("a fraction", b"1.5"), ("a text", b'"many"'), ("2^31", b"2147483648"), ("2^64", b"18446744073709551616"),
                             ("true", b"true"), ("an exponent", b"1e2"), ("10,000 digits", b"9" * 10_000), ("an escape sequence", b'"\\u001b[2J"')):
-            yield case(f"{key} {name}", RUN_TOML.replace(line + before, line + value), REFUSED, key)
+            yield case(f"{key} {name}", RUN_TOML.replace(line + before, line + value), REFUSED, key, r"line \d+")
     yield case("max-length beyond the model's positions", RUN_TOML.replace(b"= 16", b"= 33"), REFUSED, "max-length")
     for name, contents, outcome in (
             ("CRLF", RUN_TOML.replace(b"\n", b"\r\n"), ACCEPTED), ("nothing", b"", ACCEPTED), ("comments alone", b"# nothing\n", ACCEPTED),
             ("another section", RUN_TOML + b"\n[chosen]\nversion = \"0.1.0\"\n", ACCEPTED), ("a key of no meaning", RUN_TOML + b"note = \"x\"\n", ACCEPTED)):
         yield case(f"with {name}", contents, outcome)
+    for name, contents, outcome in flips(RUN_TOML, 40, judge_toml, generator):
+        yield case(name, contents, outcome)
+    for name, contents in (("a key twice", RUN_TOML + b"batch-size = 8\n"), ("an open string", RUN_TOML + b'note = "x\n'),
+                           ("no value", RUN_TOML + b"note =\n"), ("no key", RUN_TOML + b"= 1\n"), ("an open section", RUN_TOML + b"[chosen\n"),
+                           ("a section twice", RUN_TOML + b"[finetune]\n"), ("a NUL byte", RUN_TOML + b"\0"),
+                           ("ill-formed UTF-8", RUN_TOML + b'note = "\xff"\n'), ("UTF-16", RUN_TOML.decode().encode("utf-16")),
+                           ("1,000 levels", RUN_TOML + b"x = " + b"[" * 1000 + b"]" * 1000), ("lone CRs", RUN_TOML.replace(b"\n", b"\r"))):
+        yield case(f"with {name}", contents)
     yield Case("run.toml: is a folder", "predict", "model/run.toml", None, REFUSED, ("folder",))
     yield case("100 MB in one line", repeated(b"x", 100_000_000, RUN_TOML + b"note = \"", b"\"\n"), REFUSED, r"\d+ bytes")
 

@@ -11,6 +11,8 @@
 namespace lathe {
 namespace {
 
+bool is_number(std::string_view text) { return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos; }
+
 class ColumnChooser {
  public:
   ColumnChooser(std::span<const std::string_view> names, const std::filesystem::path& source, std::int64_t line)
@@ -36,17 +38,24 @@ class ColumnChooser {
                  [&](std::string_view name) { return !name.empty() && name != label && name != pair; });
     if (others.empty()) fail(fmt::format("no column for the text; {}", what_there_is()));
     if (others.size() > 1) {
-      throw UsageError(fmt::format("{}, line {}: which column is the text? None is called 'text' or 'sentence'; name one of {}",
-                                   source_->string(), line_, quoted_list(others)));
+      throw UsageError(fmt::format("{}, line {}: which column is the text? None is called 'text' or 'sentence'; name one of {}{}",
+                                   source_->string(), line_, quoted_list(others), guess()));
     }
     return require(others.front());
   }
 
  private:
   std::string what_there_is() const {
-    const bool tabs = names_.size() == 1 && names_.front().find('\t') != std::string_view::npos;
-    return fmt::format("there {}{}", names_.size() == 1 ? "is only " : "are ", quoted_list(names_)) +
-           (tabs ? "; it holds tabs: is the format tsv?" : "");
+    return fmt::format("there {}{}{}", names_.size() == 1 ? "is only " : "are ", quoted_list(names_), guess());
+  }
+  /// What may be behind names that don't help.
+  std::string_view guess() const {
+    if (names_.size() == 1 && names_.front().find('\t') != std::string_view::npos) return "; it holds tabs: is the format tsv?";
+    // Counted columns are numbers from 1; a header that is in truth a record often holds its label, a number.
+    const bool counted = !names_.empty() && names_.front() == "1" && names_.back() == std::to_string(names_.size());
+    if (counted) return "; without a header, columns go by their numbers";
+    const bool record = std::any_of(names_.begin(), names_.end(), is_number);
+    return record ? "; is this a record, in a file without a header?" : "";
   }
   [[noreturn]] void fail(std::string_view message) const { throw FormatError(*source_, fmt::format("line {}", line_), message); }
 

@@ -52,6 +52,9 @@ std::optional<Number> parse_number(std::string_view text) {
   return number;
 }
 
+/// Labels of each side that a message about two sides lists.
+constexpr std::size_t kListed = 8;
+
 /// Whether a is below b, both whole.
 bool is_less(const Number& a, const Number& b) {
   if (a.negative != b.negative) return a.negative;
@@ -150,6 +153,19 @@ std::optional<std::int32_t> LabelSet::find(std::string_view name) const {
   return plain && id >= 0 && id < size() ? std::optional(id) : std::nullopt;
 }
 
+void LabelSet::set_positive(std::string_view name) {
+  if (size() != 2) {
+    throw UsageError(fmt::format("the positive label can't be {}: there are {} classes, and only of two one is the positive one",
+                                 quoted_list(std::vector{name}), size()));
+  }
+  const std::optional<std::int32_t> id = find(name);
+  if (!id) {
+    throw UsageError(fmt::format("no class is called {}, which was to be the positive one; the classes are {}",
+                                 quoted_list(std::vector{name}), quoted_list(names_)));
+  }
+  positive_ = *id;
+}
+
 std::vector<std::int32_t> LabelSet::ids_of(const Records& records) const {
   std::vector<std::int32_t> ids_by_index;
   for (const Records::LabelName& label : records.label_names()) {
@@ -172,8 +188,10 @@ std::vector<std::int32_t> LabelSet::ids_of(const Records& records) const {
 LabelChoice choose_labels(const Records& train, const LabelSet& head) {
   require_two_classes(train);
   const std::vector<std::string_view> names = names_of(train.label_names());
+  if (head.size() == 0) return {.labels = LabelSet::from_data(train), .from_head = false};
   if (!std::ranges::all_of(names, [&](std::string_view name) { return head.find(name).has_value(); })) {
-    return {.labels = LabelSet::from_data(train), .from_head = false};
+    throw MismatchError(fmt::format("{} has the labels {}, but the model's head is for {}; --new-head trains a new one",
+                                    train.source().string(), quoted_list(names, kListed), quoted_list(head.names(), kListed)));
   }
   const bool by_number =
       head.has_default_names() && std::ranges::none_of(names, [](std::string_view name) { return name.starts_with("LABEL_"); });

@@ -12,7 +12,7 @@
 
 namespace lathe {
 
-/// Class names by id, 0 to size()-1. Of two classes, id 1 is the positive one.
+/// Class names by id, 0 to size()-1. Of two classes one is the positive one: id 1, unless set_positive() said otherwise.
 class LabelSet {
  public:
   LabelSet() = default;
@@ -36,6 +36,12 @@ class LabelSet {
   /// The class called `name`. Where the names are the default ones, "0", "1", ... are found too.
   std::optional<std::int32_t> find(std::string_view name) const;
 
+  /// The class that precision, recall and F1 are of where there are two.
+  std::int32_t positive() const noexcept { return positive_; }
+  /// Makes the class called `name` the positive one; ids stay as they are. UsageError, with the classes there are, where none is
+  /// called so or there aren't two.
+  void set_positive(std::string_view name);
+
   /// The class of each record. FormatError, with the line and the classes there are, for a label that isn't known or isn't there.
   std::vector<std::int32_t> ids_of(const Records& records) const;
 
@@ -48,6 +54,7 @@ class LabelSet {
   std::vector<std::string> names_;
   std::unordered_map<std::string, std::int32_t, Hash, std::equal_to<>> ids_;
   bool has_default_names_ = false;
+  std::int32_t positive_ = 1;
 };
 
 struct LabelChoice {
@@ -58,8 +65,8 @@ struct LabelChoice {
 
 /// The classes to train on. Where each label of `train` names a class of `head`, the head's classes are kept, also those without
 /// records, in any number. Where the head has only default names and the labels are among "0" to "size-1", its ids are kept and
-/// the names become the data's: "0", "1", ... In all other cases, and for an empty `head`, LabelSet::from_data(train) decides.
-/// FormatError where there is only one class in the data.
+/// the names become the data's: "0", "1", ... For an empty `head`, LabelSet::from_data(train) decides. MismatchError, with the
+/// labels of both, in all other cases; FormatError where there is only one class in the data.
 LabelChoice choose_labels(const Records& train, const LabelSet& head);
 
 /// How many of `ids` each of the `classes` has.

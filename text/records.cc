@@ -101,7 +101,8 @@ class RecordParser {
  private:
   [[noreturn]] void fail_without_records() const {
     if (lines_.number() == 0) throw FormatError(lines_.name(), "", "empty; a data file is needed");
-    const bool header = report_.format == DataFormat::tsv || report_.format == DataFormat::csv;
+    const bool rows = report_.format == DataFormat::tsv || report_.format == DataFormat::csv;
+    const bool header = rows && options_.header == HeaderRow::present;
     throw FormatError(lines_.name(), "", header ? "no records after the header" : "no records, only empty lines");
   }
 
@@ -137,12 +138,17 @@ class RowParser final : public RecordParser {
 
  protected:
   bool read(Record& record) override {
-    if (header_.empty() && !read_header()) return false;
-    if (!rows_.next()) return false;
+    const bool first = names_.empty();
+    if (first && !read_first_row()) return false;
+    // Without a header the first row is a record already.
+    const bool at_record = first && options().header == HeaderRow::absent;
+    if (!at_record && !rows_.next()) return false;
     const std::vector<std::string_view>& fields = rows_.fields();
-    if (fields.size() != header_.size()) {
-      fail(rows_.line(), fmt::format("found {} field{}, expected {}: {}", fields.size(), fields.size() == 1 ? "" : "s",
-                                     header_.size(), quoted_list(header_)));
+    if (fields.size() != names_.size()) {
+      const std::string expected = options().header == HeaderRow::absent
+                                       ? fmt::format("{} as in the first row", names_.size())
+                                       : fmt::format("{}: {}", names_.size(), quoted_list(names_));
+      fail(rows_.line(), fmt::format("found {} field{}, expected {}", fields.size(), fields.size() == 1 ? "" : "s", expected));
     }
     record.text = fields[columns_.text];
     if (columns_.pair) record.pair = fields[*columns_.pair];
@@ -154,16 +160,22 @@ class RowParser final : public RecordParser {
   std::int64_t empty_lines() const noexcept override { return rows_.empty_lines(); }
 
  private:
-  bool read_header() {
+  /// Learns the columns' names, from the header or by counting.
+  bool read_first_row() {
     if (!rows_.next()) return false;
     if (rows_.has_lone_carriage_return()) fail(rows_.line(), "lines end in a lone CR, as on old Macintoshes; convert them to LF");
-    columns_ = choose_columns_of(rows_.fields(), rows_.line());
-    header_.assign(rows_.fields().begin(), rows_.fields().end());
+    if (options().header == HeaderRow::present) {
+      names_.assign(rows_.fields().begin(), rows_.fields().end());
+    } else {
+      for (std::size_t i = 1; i <= rows_.fields().size(); ++i) names_.push_back(std::to_string(i));
+    }
+    const std::vector<std::string_view> names(names_.begin(), names_.end());
+    columns_ = choose_columns_of(names, rows_.line());
     return true;
   }
 
   RowReader rows_;
-  std::vector<std::string> header_;
+  std::vector<std::string> names_;
   ColumnChoice columns_;
 };
 

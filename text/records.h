@@ -15,8 +15,8 @@ namespace lathe {
 
 /// How records are written down. Lines end at LF or CRLF, a UTF-8 byte order mark is dropped, the last line need not end.
 enum class DataFormat {
-  tsv,  ///< A header, then rows; fields separated by tabs and literal: no quoting, no escapes. Empty lines are skipped.
-  csv,  ///< A header, then rows, after RFC 4180: quoted fields may hold commas, line ends and doubled quotes. Empty lines are
+  tsv,  ///< A header (or none, see HeaderRow), then rows; fields separated by tabs and literal: no quoting, no escapes. Empty lines are skipped.
+  csv,  ///< As tsv, but after RFC 4180: quoted fields may hold commas, line ends and doubled quotes. Empty lines are
         ///< skipped.
   json_lines,  ///< An object a line; strings, numbers, true and false serve as values. Empty lines are skipped.
   text,        ///< A text a line, without header; an empty line is an empty text.
@@ -39,14 +39,22 @@ enum class EmptyInput {
   accepted,  ///< It is as good as any other.
 };
 
+enum class HeaderRow {
+  present,  ///< The first row names the columns.
+  absent,   ///< The first row is a record; columns are called "1", "2", ... in their order.
+};
+
 struct RecordOptions {
   /// By the file's extension where absent; plain text for a stream.
   std::optional<DataFormat> format = std::nullopt;
+  /// Of TSV and CSV; the other formats have no header.
+  HeaderRow header = HeaderRow::present;
   /// The column of the text. Empty: "text", else "sentence", else the only column that is neither the label's nor the pair's. Not
   /// used for plain text.
   std::string text_column = {};
   /// The column of the second text. Empty: there is none.
   std::string pair_column = {};
+  /// Without a header it must be given where labels are required.
   std::string label_column = "label";
   LabelUse labels = LabelUse::required;
   EmptyInput empty = EmptyInput::refused;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
 #include "lathe/text/data_check.h"
@@ -262,8 +263,9 @@ int check_data_command(const CheckDataOptions& options) {
   std::optional<WordPieceTokenizer> tokenizer;
   std::int64_t positions = 0;  // of the model; 0 where it isn't known
   if (options.model) {
-    tokenizer = WordPieceTokenizer::load(*options.model);
-    const std::filesystem::path config = *options.model / "config.json";
+    const std::filesystem::path model = find_model(*options.model, hub_cache_folder());
+    tokenizer = WordPieceTokenizer::load(model);
+    const std::filesystem::path config = model / "config.json";
     if (std::filesystem::exists(config)) positions = BertConfig::load(config).max_positions;
   }
   const DataCheck check = check_data(options.data, {.records = reading.records,

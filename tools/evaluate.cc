@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
@@ -12,9 +13,12 @@
 namespace lathe {
 
 int evaluate_command(const EvaluateOptions& options) {
-  const ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
+  const std::filesystem::path model = find_model(options.model, hub_cache_folder());
+  const RunDefaults run = read_run_defaults(model);
+  const ResolvedReading reading = resolve(options.reading, options.running, run);
   const DeviceChoice device = choose_device(options.running);
-  const auto classifier = load_for_inference(options.model, device.device);
+  const auto classifier =
+      load_for_inference(model, device.device, options.positive_label.value_or(run.positive_label.value_or("")));
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lathe/checkpoint/inspection.h"
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/checkpoint/model_folder.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
@@ -219,7 +220,8 @@ std::string text_report(const Inspection& inspection) {
 }  // namespace
 
 int inspect_command(const InspectOptions& options) {
-  const Inspection inspection = inspect(options.path, options.threads ? *options.threads : default_threads().threads);
+  const Inspection inspection =
+      inspect(find_model(options.path, hub_cache_folder()), options.threads ? *options.threads : default_threads().threads);
   LineOutput output;
   output.write(options.json ? json_report(inspection) : text_report(inspection));
   return 0;

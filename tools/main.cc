@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <exception>
 #include <new>
+#include <string>
 #include <system_error>
 
 #include "lathe/runtime/error.h"
@@ -11,6 +12,7 @@
 #include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/standard_streams.h"
+#include "tools/terminal.h"
 
 namespace {
 
@@ -33,22 +35,22 @@ int main(int argc, char** argv) {
     lathe::flush_output();
     return status;
   } catch (const lathe::Error& failure) {
-    lathe::write_message(fmt::format("lathe: {}\n", failure.what()));
+    lathe::print_error(failure.what());
     return failure.exit_status();
   } catch (const std::bad_alloc&) {
     constexpr double kMebibyte = 1 << 20;
-    lathe::write_message(
-        fmt::format("lathe: no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use a smaller --batch-size or "
-                    "--max-length, or a smaller data file\n",
+    lathe::print_error(
+        fmt::format("no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use a smaller --batch-size or "
+                    "--max-length, or a smaller data file",
                     static_cast<double>(lathe::peak_memory_bytes()) / kMebibyte,
                     static_cast<double>(std::min(lathe::available_host_memory(), lathe::available_addresses())) / kMebibyte));
     return 2;
   } catch (const std::system_error& failure) {
     // A disk that is full, a folder that has gone: nothing that is wrong with Lathe.
-    lathe::write_message(fmt::format("lathe: {}\n", lathe::message_line(failure.what())));
+    lathe::print_error(lathe::message_line(failure.what()));
     return 2;
   } catch (const std::exception& failure) {
-    lathe::write_message(fmt::format("lathe: a fault of Lathe: {}\n", lathe::message_line(failure.what())));
+    lathe::print_error("a fault of Lathe: " + lathe::message_line(failure.what()));
     return 1;
   }
 }

@@ -12,6 +12,7 @@ namespace lathe {
 struct ReadingOptions {
   std::optional<std::string> text_column, pair_column, label_column;
   std::optional<std::string> format;
+  std::optional<bool> no_header;
 };
 
 /// How a model is run.
@@ -27,8 +28,10 @@ struct FinetuneOptions {
   std::filesystem::path model, train, output;
   std::optional<std::string> dev;  ///< a file or a share
   std::optional<std::filesystem::path> test;
+  std::optional<std::filesystem::path> config;  ///< the file whose settings are in here already
   ReadingOptions reading;
   RunningOptions running;
+  std::optional<std::string> positive_label;
   double epochs = 3.0;
   std::int64_t max_steps = 0;
   double learning_rate = 5e-5;
@@ -37,14 +40,17 @@ struct FinetuneOptions {
   double max_grad_norm = 1.0;
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
+  bool new_head = false;
   bool overwrite = false;
   bool allow_non_finite = false;
+  bool dry_run = false;
 };
 
 struct EvaluateOptions {
   std::filesystem::path model, data;
   ReadingOptions reading;
   RunningOptions running;
+  std::optional<std::string> positive_label;
   bool json = false;
 };
 
@@ -84,7 +90,8 @@ struct CheckDataOptions {
 using CommandLine =
     std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions, TokenizeOptions, InspectOptions, CheckDataOptions>;
 
-/// Parses the command line; prints help, version or one line of error itself.
+/// Parses the command line; prints help, version, completion, the man page or one line of error itself. Throws FileError and FormatError
+/// for the file of --config.
 CommandLine parse_command_line(int argc, const char* const* argv);
 
 }  // namespace lathe

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
@@ -10,6 +11,7 @@
 #include "tools/commands.h"
 #include "tools/line_output.h"
 #include "tools/setup.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
@@ -24,7 +26,7 @@ std::string prediction(std::int64_t line, std::span<const float> probabilities, 
 }
 
 /// Refuses to write over what is read.
-void check_output(const PredictOptions& options) {
+void check_output(const PredictOptions& options, const std::filesystem::path& model) {
   if (!options.output) return;
   const auto refuse_if = [&](const std::filesystem::path& input, std::string_view what) {
     std::error_code absent;
@@ -32,13 +34,13 @@ void check_output(const PredictOptions& options) {
       throw UsageError(fmt::format("--output {} is {}; choose another file", options.output->string(), what));
   };
   refuse_if(options.data, "the data file");
-  for (const std::string_view name : run_file_names()) refuse_if(options.model / name, "a file of the model");
+  for (const std::string_view name : run_file_names()) refuse_if(model / name, "a file of the model");
 }
 
 /// What may explain an odd prediction, at the end: standard output stays what was asked for.
 void print_doubts(const RecordReport& report, std::int64_t truncated, std::int32_t max_length) {
   const auto warn = [&](std::int64_t count, const std::string& what) {
-    if (count > 0) fmt::print(stderr, "warning: {} of {} texts {}\n", count, report.records, what);
+    if (count > 0) print_warning(fmt::format("{} of {} texts {}", count, report.records, what));
   };
   warn(truncated, fmt::format("cut to {} tokens", max_length));
   warn(report.empty_texts, fmt::format("empty, first in line {}", report.first_empty_text));
@@ -49,8 +51,9 @@ void print_doubts(const RecordReport& report, std::int64_t truncated, std::int32
 }  // namespace
 
 int predict_command(const PredictOptions& options) {
-  check_output(options);
-  ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(options.model));
+  const std::filesystem::path model = find_model(options.model, hub_cache_folder());
+  check_output(options, model);
+  ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(model));
   reading.records.labels = LabelUse::optional;
   const DeviceChoice device = choose_device(options.running);
   const bool streaming = options.data == "-";
@@ -59,7 +62,7 @@ int predict_command(const PredictOptions& options) {
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
-  const auto classifier = load_for_inference(options.model, device.device);
+  const auto classifier = load_for_inference(model, device.device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
 
   const auto classes = static_cast<std::size_t>(classifier->labels().size());

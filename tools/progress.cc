@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "tools/standard_streams.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
@@ -26,7 +27,7 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(std::int64_t total) : terminal_(::isatty(STDERR_FILENO) != 0), total_(total) {}
+Progress::Progress(std::int64_t total) : terminal_(is_terminal(STDERR_FILENO)), total_(total) {}
 
 Progress::~Progress() { finish(); }
 

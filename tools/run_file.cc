@@ -2,15 +2,20 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <sstream>
-#include <vector>
+#include <iterator>
 
 #include "lathe/checkpoint/input_file.h"
 #include "lathe/runtime/atomic_file.h"
 #include "lathe/runtime/error.h"
+#include "lathe/text/utf8.h"
+
+// Settings are flat; the parser recurses over what is nested.
+#define TOML_MAX_NESTED_VALUES 16
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
 
 namespace lathe {
 namespace {
@@ -18,7 +23,7 @@ namespace {
 /// A TOML basic string.
 std::string basic_string(std::string_view text) {
   std::string result = "\"";
-  for (const char c : text) {
+  for (const char c : repair_utf8(text)) {
     const auto byte = static_cast<unsigned char>(c);
     if (c == '"' || c == '\\') {
       result.append({'\\', c});
@@ -31,7 +36,34 @@ std::string basic_string(std::string_view text) {
   return result + "\"";
 }
 
-std::string toml(const RunValue& value) {
+std::string toml_key(const std::string& key) {
+  constexpr std::string_view kBare = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  return !key.empty() && key.find_first_not_of(kBare) == std::string::npos ? key : basic_string(key);
+}
+
+std::string toml_value(const RunValue& value) {
+  const auto* text = std::get_if<std::string>(&value);
+  return text != nullptr ? basic_string(*text) : to_text(value);
+}
+
+[[noreturn]] void refuse(const std::filesystem::path& path, const toml::source_region& where, std::string_view message) {
+  throw FormatError(path, fmt::format("line {}", where.begin.line), message);
+}
+
+/// The value of `key`, whose kind must be one that a setting can have.
+RunValue value_of(const std::filesystem::path& path, const toml::key& key, const toml::node& node) {
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* whole = node.as_integer()) return whole->get();
+  if (const auto* real = node.as_floating_point()) return real->get();
+  if (const auto* truth = node.as_boolean()) return truth->get();
+  const std::string_view kind = node.is_array() ? "a list" : node.is_table() ? "a table" : "a date or time";
+  refuse(path, key.source(),
+         fmt::format("'{}' is {}; a setting is text, a number, true or false", utf8_prefix(key.str(), 40), kind));
+}
+
+}  // namespace
+
+std::string to_text(const RunValue& value) {
   struct Visitor {
     std::string operator()(std::int64_t x) const { return fmt::format("{}", x); }
     std::string operator()(double x) const {
@@ -40,38 +72,52 @@ std::string toml(const RunValue& value) {
       return text;
     }
     std::string operator()(bool x) const { return x ? "true" : "false"; }
-    std::string operator()(const std::string& x) const { return basic_string(x); }
+    std::string operator()(const std::string& x) const { return x; }
   };
   return std::visit(Visitor{}, value);
 }
 
-}  // namespace
-
 void write_run_file(const std::filesystem::path& folder, const std::vector<RunSection>& sections) {
-  std::string text = "# The settings of this run of Lathe, all resolved, in the names of the command line.\n";
+  std::string text =
+      "# The settings of this run of Lathe, all resolved, in the names of the command line.\n"
+      "# The same again: lathe finetune --config THIS_FILE --output NEW_FOLDER\n";
   for (const RunSection& section : sections) {
     text += fmt::format("\n[{}]\n", section.name);
-    for (const auto& [key, value] : section.values) text += fmt::format("{} = {}\n", key, toml(value));
+    for (const auto& [key, value] : section.values) text += fmt::format("{} = {}\n", toml_key(key), toml_value(value));
   }
   write_file_atomically(folder / "run.toml", text);
 }
 
-std::map<std::string, std::string> read_run_section(const std::filesystem::path& folder, const std::string& section) {
-  const std::filesystem::path path = folder / "run.toml";
-  std::map<std::string, std::string> values;
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return values;
-  constexpr std::uint64_t kMostBytes = 1U << 20U;
-  const std::string text = read_text_file(path, kMostBytes);
-  std::istringstream file(text);
-  try {
-    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
-      if (item.parents == std::vector<std::string>{section} && item.inputs.size() == 1) values[item.name] = item.inputs.front();
-    }
-  } catch (const CLI::Error& failure) {
-    throw FormatError(path, "", failure.what());
+std::vector<RunSetting> parse_run_file(std::string_view text, const std::filesystem::path& path) {
+  if (text.size() > kLargestRunFile) {
+    throw FormatError(path, "", fmt::format("has {} bytes; a file of settings has at most {}", text.size(), kLargestRunFile));
   }
-  return values;
+  std::vector<RunSetting> settings;
+  const auto add = [&](std::string section, const toml::key& key, const toml::node& node) {
+    settings.push_back({.section = std::move(section),
+                        .key = std::string(key.str()),
+                        .value = value_of(path, key, node),
+                        .line = key.source().begin.line});
+  };
+  try {
+    const toml::table file = toml::parse(text);
+    for (const auto& [key, node] : file) {
+      if (const auto* section = node.as_table()) {
+        for (const auto& [inner, value] : *section) add(std::string(key.str()), inner, value);
+      } else {
+        add("", key, node);
+      }
+    }
+  } catch (const toml::parse_error& failure) {
+    refuse(path, failure.source(), failure.description());
+  }
+  // The parser sorts by name.
+  std::ranges::stable_sort(settings, {}, &RunSetting::line);
+  return settings;
+}
+
+std::vector<RunSetting> read_run_file(const std::filesystem::path& path) {
+  return parse_run_file(read_text_file(path, kLargestRunFile), path);
 }
 
 std::string content_hash(const std::filesystem::path& path) {

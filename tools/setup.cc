@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 
 #include "lathe/kernels/cpu_target.h"
@@ -12,21 +11,18 @@
 #include "lathe/runtime/processors.h"
 #include "lathe/text/quoted_list.h"
 #include "tools/run_file.h"
+#include "tools/standard_streams.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
 
-/// An integer of a run.toml, in the bounds that the command line has for it.
-std::int32_t parse_integer(const std::filesystem::path& model, const std::string& key, const std::string& text,
-                           std::int32_t least) {
-  constexpr std::int32_t kMost = 1 << 20;
-  std::int32_t value = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc() || end != text.data() + text.size() || value < least || value > kMost) {
-    throw FormatError(model / "run.toml", "key " + key,
-                      fmt::format("found \"{}\", expected an integer from {} to {}", shortened(text, 40), least, kMost));
-  }
-  return value;
+/// The value of `setting`, which must be a T.
+template <class T>
+T as(const std::filesystem::path& file, const RunSetting& setting, std::string_view kind) {
+  if (const T* value = std::get_if<T>(&setting.value)) return *value;
+  throw FormatError(file, fmt::format("line {}", setting.line),
+                    fmt::format("'{}' is {}; it must be {}", setting.key, to_text(setting.value), kind));
 }
 
 }  // namespace
@@ -52,7 +48,8 @@ DeviceChoice choose_device(const RunningOptions& options) {
   if (options.instruction_set == "avx2") target = CpuTarget::v3;
   if (options.instruction_set == "avx512") target = CpuTarget::v4;
   choice.device = Device::cpu({.threads = choice.threads, .target = target, .reserved_bytes = 0});
-  choice.instruction_set = name(choice.device->stream().target);
+  choice.target = choice.device->stream().target;
+  choice.instruction_set = name(choice.target);
   return choice;
 }
 
@@ -63,27 +60,45 @@ std::string describe(const DeviceChoice& choice) {
 }
 
 RunDefaults read_run_defaults(const std::filesystem::path& model) {
-  const auto values = read_run_section(model, "finetune");
+  const std::filesystem::path file = model / "run.toml";
   RunDefaults defaults;
-  const auto text = [&](const char* key) -> std::optional<std::string> {
-    const auto found = values.find(key);
-    return found == values.end() || found->second.empty() ? std::nullopt : std::optional(found->second);
-  };
-  defaults.reading.text_column = text("text-column");
-  defaults.reading.pair_column = text("pair-column");
-  defaults.reading.label_column = text("label-column");
-  if (const auto length = text("max-length")) defaults.max_length = parse_integer(model, "max-length", *length, 3);
-  if (const auto size = text("batch-size")) defaults.batch_size = parse_integer(model, "batch-size", *size, 1);
+  if (std::error_code ignored; !std::filesystem::exists(file, ignored)) return defaults;
+  for (const RunSetting& setting : read_run_file(file)) {
+    if (setting.section != "finetune") continue;
+    const auto text = [&] {
+      std::string value = as<std::string>(file, setting, "text");
+      return value.empty() ? std::nullopt : std::optional(std::move(value));
+    };
+    const auto integer = [&](std::int64_t least) {
+      constexpr std::int64_t kMost = 1 << 20;  // as the command line has it
+      const auto value = as<std::int64_t>(file, setting, "an integer");
+      if (value >= least && value <= kMost) return static_cast<std::int32_t>(value);
+      throw FormatError(file, fmt::format("line {}", setting.line),
+                        fmt::format("'{}' is {}; it must be from {} to {}", setting.key, value, least, kMost));
+    };
+    if (setting.key == "text-column") defaults.reading.text_column = text();
+    if (setting.key == "pair-column") defaults.reading.pair_column = text();
+    if (setting.key == "label-column") defaults.reading.label_column = text();
+    if (setting.key == "no-header") defaults.reading.no_header = as<bool>(file, setting, "true or false");
+    if (setting.key == "positive-label") defaults.positive_label = text();
+    if (setting.key == "max-length") defaults.max_length = integer(3);
+    if (setting.key == "batch-size") defaults.batch_size = integer(1);
+  }
   return defaults;
 }
 
 ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& running, const RunDefaults& run) {
-  const auto first = [](const std::optional<std::string>& given, const std::optional<std::string>& before,
-                        const char* otherwise) { return given ? *given : before.value_or(otherwise); };
+  const bool run_had_none = run.reading.no_header.value_or(false);
+  const bool no_header = reading.no_header.value_or(run_had_none);
+  // Numbers name no columns of a file with a header, nor names those of one without.
+  const ReadingOptions before = no_header == run_had_none ? run.reading : ReadingOptions{};
+  const auto first = [](const std::optional<std::string>& given, const std::optional<std::string>& earlier,
+                        const char* otherwise) { return given ? *given : earlier.value_or(otherwise); };
   ResolvedReading resolved;
-  resolved.records.text_column = first(reading.text_column, run.reading.text_column, "");
-  resolved.records.pair_column = first(reading.pair_column, run.reading.pair_column, "");
-  resolved.records.label_column = first(reading.label_column, run.reading.label_column, "label");
+  resolved.records.text_column = first(reading.text_column, before.text_column, "");
+  resolved.records.pair_column = first(reading.pair_column, before.pair_column, "");
+  resolved.records.label_column = first(reading.label_column, before.label_column, "label");
+  resolved.records.header = no_header ? HeaderRow::absent : HeaderRow::present;
   // The format belongs to a file, not to a model: the run's is never taken over.
   if (reading.format) resolved.records.format = parse_data_format(*reading.format);
   resolved.max_length = running.max_length ? running.max_length : run.max_length;
@@ -100,27 +115,29 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
   return max_length ? *max_length : static_cast<std::int32_t>(std::min(kDefault, config.max_positions));
 }
 
-std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device) {
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device,
+                                               const std::string& positive_label) {
   LabelSet labels = labels_of_model(model);
   if (labels.size() == 0) {
     throw MismatchError(
         fmt::format("{} has no classification head; train one with `lathe finetune --model {}`", model.string(), model.string()));
   }
+  if (!positive_label.empty()) labels.set_positive(positive_label);
   auto classifier = Classifier::load(model, device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference);
-  const auto& non_finite = classifier->report().non_finite;
-  if (!non_finite.empty())
-    fmt::print(stderr, "warning: {}: {}\n", shortened(printable(model.string()), 80), printable(describe(non_finite)));
+  if (const auto& non_finite = classifier->report().non_finite; !non_finite.empty())
+    print_warning(fmt::format("{}: {}", shortened(printable(model.string()), 80), printable(describe(non_finite))));
   return classifier;
 }
 
 void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length) {
   const std::size_t tokens = encoded.samples.ids.size();
   const double share = tokens > 0 ? 100.0 * static_cast<double>(encoded.unknown) / static_cast<double>(tokens) : 0.0;
-  fmt::print(stderr, "{}: {} tokens{}, {} unknown ({:.2f} %)\n", name, tokens,
-             encoded.truncated > 0 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
-                                                 encoded.samples.count(), max_length, encoded.longest)
-                                   : "",
-             encoded.unknown, share);
+  write_message(fmt::format("{}: {} tokens{}, {} unknown ({:.2f} %)\n", name, tokens,
+                            encoded.truncated > 0
+                                ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
+                                              encoded.samples.count(), max_length, encoded.longest)
+                                : "",
+                            encoded.unknown, share));
 }
 
 void print_reading(const std::string& name, const RecordReport& report) {
@@ -134,19 +151,20 @@ void print_reading(const std::string& name, const RecordReport& report) {
     ignored.push_back(column.name);
     if (column.looks_like_text) suspicious.push_back(column.name);
   }
-  fmt::print(stderr, "{}: {} rows{}{}\n", name, report.records, columns,
-             ignored.empty() ? "" : ", not used: " + printable(quoted_list(ignored)));
+  write_message(fmt::format("{}: {} rows{}{}\n", name, report.records, columns,
+                            ignored.empty() ? "" : ", not used: " + printable(quoted_list(ignored))));
   if (!suspicious.empty()) {
-    fmt::print(stderr, "warning: {}: {} look{} like text but {} not used; --text-column and --pair-column choose\n", name,
-               printable(quoted_list(suspicious)), suspicious.size() == 1 ? "s" : "", suspicious.size() == 1 ? "is" : "are");
+    print_warning(fmt::format("{}: {} look{} like text but {} not used; --text-column and --pair-column choose", name,
+                              printable(quoted_list(suspicious)), suspicious.size() == 1 ? "s" : "",
+                              suspicious.size() == 1 ? "is" : "are"));
   }
   if (report.empty_texts > 0) {
-    fmt::print(stderr, "warning: {}: the text of {} row{} empty, first in line {}\n", name, report.empty_texts,
-               report.empty_texts == 1 ? " is" : "s is", report.first_empty_text);
+    print_warning(fmt::format("{}: the text of {} row{} empty, first in line {}", name, report.empty_texts,
+                              report.empty_texts == 1 ? " is" : "s is", report.first_empty_text));
   }
   if (report.invalid_utf8 > 0) {
-    fmt::print(stderr, "warning: {}: {} row{} not valid UTF-8, first in line {}; such bytes are read as U+FFFD\n", name,
-               report.invalid_utf8, report.invalid_utf8 == 1 ? " is" : "s are", report.first_invalid_utf8);
+    print_warning(fmt::format("{}: {} row{} not valid UTF-8, first in line {}; such bytes are read as U+FFFD", name,
+                              report.invalid_utf8, report.invalid_utf8 == 1 ? " is" : "s are", report.first_invalid_utf8));
   }
 }
 

@@ -21,6 +21,7 @@ struct DeviceChoice {
   std::string device_reason;
   int threads = 1;
   std::string threads_reason;
+  CpuTarget target = CpuTarget::v3;
   std::string instruction_set;  ///< "x86-64-v4 (AVX-512)"
   std::string precision = "fp32";
   std::string precision_reason;
@@ -34,6 +35,7 @@ std::string describe(const DeviceChoice& choice);
 struct RunDefaults {
   ReadingOptions reading;
   std::optional<std::int32_t> max_length, batch_size;
+  std::optional<std::string> positive_label;
 };
 RunDefaults read_run_defaults(const std::filesystem::path& model);
 
@@ -51,8 +53,10 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
 /// positions than were asked for.
 std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length);
 
-/// Loads a model that must have a classification head already. Throws MismatchError where it has none.
-std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device);
+/// Loads a model that must have a classification head already; of its two classes the one called `positive_label` (empty: id 1) is the
+/// positive one. Throws MismatchError where it has no head.
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device,
+                                               const std::string& positive_label = "");
 
 /// Prints on standard error how many tokens texts have, how many of the texts were cut, and how many tokens are unknown.
 void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length);

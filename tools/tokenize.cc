@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
 #include "lathe/text/utf8.h"
@@ -14,6 +15,7 @@
 #include "tools/commands.h"
 #include "tools/line_output.h"
 #include "tools/setup.h"
+#include "tools/standard_streams.h"
 
 namespace lathe {
 namespace {
@@ -134,22 +136,23 @@ struct Totals {
 void print_summary(const WordPieceTokenizer& tokenizer, const Totals& totals, std::int32_t max_length) {
   const double share =
       totals.tokens == 0 ? 0.0 : 100.0 * static_cast<double>(totals.unknown) / static_cast<double>(totals.tokens);
-  fmt::print(stderr, "{}, {}, {:.2f} % of them {} ({}); {} cut to {} tokens, the longest has {}\n",
-             counted(totals.records, "record"), counted(totals.tokens, "token"), share,
-             printable(tokenizer.token(tokenizer.special_tokens().unknown)), grouped(totals.unknown),
-             counted(totals.truncated, "record"), max_length, grouped(totals.longest));
+  write_message(fmt::format("{}, {}, {:.2f} % of them {} ({}); {} cut to {} tokens, the longest has {}\n",
+                            counted(totals.records, "record"), counted(totals.tokens, "token"), share,
+                            printable(tokenizer.token(tokenizer.special_tokens().unknown)), grouped(totals.unknown),
+                            counted(totals.truncated, "record"), max_length, grouped(totals.longest)));
 }
 
 }  // namespace
 
 int tokenize_command(const TokenizeOptions& options) {
+  const std::filesystem::path model = find_model(options.model, hub_cache_folder());
   RunningOptions running;
   running.max_length = options.max_length;
-  ResolvedReading reading = resolve(options.reading, running, read_run_defaults(options.model));
+  ResolvedReading reading = resolve(options.reading, running, read_run_defaults(model));
   reading.records.labels = LabelUse::optional;
-  const WordPieceTokenizer tokenizer = WordPieceTokenizer::load(options.model);
+  const WordPieceTokenizer tokenizer = WordPieceTokenizer::load(model);
   // A tokenizer may come without a model, and any length fits it.
-  const std::filesystem::path config = options.model / "config.json";
+  const std::filesystem::path config = model / "config.json";
   const std::int32_t max_length = std::filesystem::exists(config) ? length_for(BertConfig::load(config), reading.max_length)
                                                                   : reading.max_length.value_or(128);
   const int threads = options.threads ? *options.threads : default_threads().threads;

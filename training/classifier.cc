@@ -169,13 +169,13 @@ std::string describe(std::span<const NonFiniteTensor> tensors) {
 LabelSet labels_of_model(const std::filesystem::path& folder) {
   const ModelFolder files = ModelFolder::open(folder);
   const BertConfig config = BertConfig::load(files.config);
-  if (!config.labels.empty()) return LabelSet(config.labels);
-  // Hugging Face writes no names where they are its default ones: the head tells how many there are.
   const SafetensorsFile weights = SafetensorsFile::open(files.weights);
   const TensorEntry* head = weights.find("classifier.weight");
+  if (head == nullptr || head->shape.size() != 2) return {};
+  if (!config.labels.empty()) return LabelSet(config.labels);
+  // Hugging Face writes no names where they are its default ones: the head tells how many there are.
   std::vector<std::string> names;
-  for (std::int64_t i = 0; head != nullptr && head->shape.size() == 2 && i < head->shape[0]; ++i)
-    names.push_back(fmt::format("LABEL_{}", i));
+  for (std::int64_t i = 0; i < head->shape[0]; ++i) names.push_back(fmt::format("LABEL_{}", i));
   return LabelSet(std::move(names));
 }
 

@@ -73,7 +73,8 @@ class Classifier {
 /// "7 weights in 2 tensors are not finite: bert.pooler.dense.weight (3 NaN, 1 infinite), classifier.bias (3 NaN)", cut after the first few.
 std::string describe(std::span<const NonFiniteTensor> tensors);
 
-/// The labels that a folder's configuration names, else LABEL_0, LABEL_1, ... for a head that it doesn't name; empty where there is neither.
+/// The labels of the classification head that a folder's weights have: those that the configuration names, else LABEL_0, LABEL_1, ...;
+/// empty where there is no such head.
 LabelSet labels_of_model(const std::filesystem::path& folder);
 
 }  // namespace lathe

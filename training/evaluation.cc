@@ -75,7 +75,9 @@ std::optional<ClassificationMetrics> evaluate_until(const std::atomic<int>* stop
   };
   if (!for_each_batch(classifier, samples, batch_size, stop, add_batch)) return std::nullopt;
   const double mean = samples.count() == 0 ? 0.0 : loss / static_cast<double>(samples.count());
-  return classification_metrics(probabilities, labels, static_cast<std::int32_t>(classes), mean);
+  ClassificationMetrics metrics = classification_metrics(probabilities, labels, static_cast<std::int32_t>(classes), mean);
+  metrics.positive_class = classifier.labels().positive();
+  return metrics;
 }
 
 ClassificationMetrics evaluate(const Classifier& classifier, const TokenizedSamples& samples,

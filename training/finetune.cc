@@ -254,6 +254,19 @@ void rehearse(Classifier& classifier, const LabelledSamples& train, const Finetu
                          available);
 }
 
+LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t> members) {
+  LabelledSamples part;
+  for (const std::int64_t i : members) {
+    const auto begin = all.samples.offsets[static_cast<std::size_t>(i)];
+    const auto end = all.samples.offsets[static_cast<std::size_t>(i) + 1];
+    part.samples.ids.insert(part.samples.ids.end(), all.samples.ids.begin() + begin, all.samples.ids.begin() + end);
+    part.samples.types.insert(part.samples.types.end(), all.samples.types.begin() + begin, all.samples.types.begin() + end);
+    part.samples.offsets.push_back(static_cast<std::int64_t>(part.samples.ids.size()));
+    part.labels.push_back(all.labels[static_cast<std::size_t>(i)]);
+  }
+  return part;
+}
+
 FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
   FinetuneSteps steps;
   steps.per_epoch = (samples + settings.batch_size - 1) / settings.batch_size;

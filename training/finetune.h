@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct LabelledSamples {
   TokenizedSamples samples;
   std::vector<std::int32_t> labels;  ///< class ids
 };
+
+/// The samples `members` of `all`, in that order.
+LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t> members);
 
 struct FinetuneSettings {
   /// Epochs to train, fractions allowed; max_steps, where above 0, decides instead.

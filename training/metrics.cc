@@ -111,14 +111,15 @@ std::string format_report(const ClassificationMetrics& metrics, std::span<const 
   fmt::format_to(out, "{} samples: loss {:.4f}, accuracy {:.4f}", metrics.samples, metrics.loss, metrics.accuracy);
   if (metrics.binary()) {
     fmt::format_to(out, ", precision {:.4f}, recall {:.4f}, F1 {:.4f} of the positive class \"{}\"", metrics.positive().precision,
-                   metrics.positive().recall, metrics.positive().f1, names[1]);
+                   metrics.positive().recall, metrics.positive().f1, names[static_cast<std::size_t>(metrics.positive_class)]);
   }
   fmt::format_to(out, "\n\n{}  precision  recall      F1  samples\n", padded("class", columns));
   const auto row = [&](const std::string& name, const ClassScores& s, std::int64_t support) {
     fmt::format_to(out, "{}     {:.4f}  {:.4f}  {:.4f}  {:>7}\n", padded(name, columns), s.precision, s.recall, s.f1, support);
   };
   for (std::size_t c = 0; c < names.size(); ++c)
-    row(metrics.binary() && c == 1 ? names[c] + " (positive)" : names[c], metrics.classes[c], metrics.support[c]);
+    row(metrics.binary() && c == static_cast<std::size_t>(metrics.positive_class) ? names[c] + " (positive)" : names[c],
+        metrics.classes[c], metrics.support[c]);
   row("macro mean", metrics.macro, metrics.samples);
   row("weighted mean", metrics.weighted, metrics.samples);
   // A matrix that no terminal is wide enough for says nothing: results.json has it.

@@ -32,8 +32,9 @@ struct ClassificationMetrics {
   ClassScores macro;                    ///< mean over classes
   ClassScores weighted;                 ///< mean over classes, weighted by support
   std::vector<ConfidentError> errors;   ///< at most 20, the highest probability first, of equal ones the first sample
-  /// For two classes the scores of the positive one, id 1.
-  const ClassScores& positive() const { return classes.at(1); }
+  std::int32_t positive_class = 1;      ///< of two classes the one that positive() is of
+  /// For two classes the scores of the positive one.
+  const ClassScores& positive() const { return classes.at(static_cast<std::size_t>(positive_class)); }
   bool binary() const { return classes.size() == 2; }
 };
 

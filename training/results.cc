@@ -22,7 +22,7 @@ Json scores_json(const ClassScores& scores) {
 Json metrics_json(const ClassificationMetrics& metrics, std::span<const std::string> labels) {
   Json json = {{"samples", metrics.samples}, {"loss", metrics.loss}, {"accuracy", metrics.accuracy}};
   if (metrics.binary()) {
-    json["positive_label"] = labels[1];
+    json["positive_label"] = labels[static_cast<std::size_t>(metrics.positive_class)];
     json.update(scores_json(metrics.positive()));
   }
   json["macro"] = scores_json(metrics.macro);

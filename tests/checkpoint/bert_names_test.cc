@@ -239,8 +239,8 @@ TEST_F(BertNames, ARequiredHeadMustBeThere) {
   drop(tensors, "bert.pooler.dense.bias");
   named(tensors, "classifier.weight").shape = {3, 4};
   EXPECT_EQ(refusal(tensors, expected), path().string() +
-                                            ": 2 tensors do not fit config.json: pooler.dense.bias is missing; "
-                                            "classifier.weight is [3, 4], expected [2, 4]");
+                                            ": 2 tensors do not fit config.json: classifier.weight is [3, 4], "
+                                            "expected [2, 4]; pooler.dense.bias is missing");
 }
 
 TEST_F(BertNames, PublishedNames) {

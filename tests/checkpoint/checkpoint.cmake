@@ -5,6 +5,7 @@ lathe_test(checkpoint
     checkpoint/float_conversion_test.cc
     checkpoint/inspection_test.cc
     checkpoint/json_test.cc
+    checkpoint/model_cache_test.cc
     checkpoint/model_folder_test.cc
     checkpoint/published_weights_test.cc
     checkpoint/safetensors_test.cc

@@ -51,6 +51,19 @@ TEST(Columns, AmbiguityListsTheCandidates) {
             "data, line 1: which column is the text? None is called 'text' or 'sentence'; name one of 'title', 'body'");
 }
 
+TEST(Columns, MessagesGuessAtHeaders) {
+  EXPECT_EQ(message_of<FormatError>([] {
+              choose({"1", "2", "3"}, {.text_column = "2"});
+            }),
+            "data, line 1: no column 'label'; there are '1', '2', '3'; without a header, columns go by their numbers");
+  EXPECT_EQ(
+      message_of<UsageError>([] {
+        choose({"3", "Stocks fall"});
+      }),
+      "data, line 1: which column is the text? None is called 'text' or 'sentence'; name one of '3', 'Stocks fall'; is this a "
+      "record, in a file without a header?");
+}
+
 TEST(Columns, MissingOnesListThoseThereAre) {
   EXPECT_EQ(message_of<FormatError>([] {
               choose({"text", "gold"});

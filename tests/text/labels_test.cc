@@ -135,12 +135,34 @@ TEST(ChooseLabels, AHeadThatNamesThemAllowsManyClassesAndAnyNumbers) {
   EXPECT_TRUE(choice.from_head);
 }
 
-TEST(ChooseLabels, ReplacesAHeadThatDoesNotNameThem) {
-  const LabelChoice choice = choose_labels(records_with({"pos", "neg"}, 4), LabelSet({"POSITIVE", "NEGATIVE"}));
+TEST(ChooseLabels, WithoutAHeadTheDataDecides) {
+  const LabelChoice choice = choose_labels(records_with({"pos", "neg"}, 4), LabelSet());
   EXPECT_FALSE(choice.from_head);
   EXPECT_EQ(choice.labels.names(), (Strings{"neg", "pos"}));
-  EXPECT_FALSE(choose_labels(records_with({"0", "1"}, 4), LabelSet()).from_head);
-  EXPECT_FALSE(choose_labels(records_with({"0", "1", "2"}, 40), LabelSet({"LABEL_0", "LABEL_1"})).from_head);
+}
+
+TEST(ChooseLabels, RefusesAHeadForOtherLabels) {
+  EXPECT_EQ(
+      message_of<MismatchError>([] {
+        choose_labels(records_with({"pos", "neg"}, 4), LabelSet({"POSITIVE", "NEGATIVE"}));
+      }),
+      "data.tsv has the labels 'pos', 'neg', but the model's head is for 'POSITIVE', 'NEGATIVE'; --new-head trains a new one");
+  EXPECT_THROW(choose_labels(records_with({"0", "1", "2"}, 40), LabelSet({"LABEL_0", "LABEL_1"})), MismatchError);
+}
+
+TEST(LabelSet, OneOfTwoClassesIsThePositiveOne) {
+  LabelSet labels({"neg", "pos"});
+  EXPECT_EQ(labels.positive(), 1);
+  labels.set_positive("neg");
+  EXPECT_EQ(labels.positive(), 0);
+  EXPECT_EQ(labels.names(), (Strings{"neg", "pos"})) << "ids stay";
+  EXPECT_EQ(message_of<UsageError>([&] { labels.set_positive("good"); }),
+            "no class is called 'good', which was to be the positive one; the classes are 'neg', 'pos'");
+  LabelSet numbered({"LABEL_0", "LABEL_1"});
+  numbered.set_positive("0");
+  EXPECT_EQ(numbered.positive(), 0);
+  LabelSet three({"a", "b", "c"});
+  EXPECT_THROW(three.set_positive("a"), UsageError);
 }
 
 TEST(ChooseLabels, TakesNumbersForDefaultNames) {

@@ -400,6 +400,61 @@ TEST(Records, EmptyInputsCanBeAccepted) {
   EXPECT_NE(message_of<FormatError>([&] { read_string("body,label\na\n", options); }), "nothing thrown");
 }
 
+/// Options for files like AG News': label, title, description.
+RecordOptions without_header(DataFormat format) {
+  return {.format = format, .header = HeaderRow::absent, .text_column = "2", .pair_column = "3", .label_column = "1"};
+}
+
+TEST(NoHeader, TheFirstRowIsARecordAndColumnsGoByTheirNumbers) {
+  for (const DataFormat format : {DataFormat::tsv, DataFormat::csv}) {
+    const bool tabs = format == DataFormat::tsv;
+    const DataSet data = read_string(tabs ? "\xEF\xBB\xBF"
+                                            "3\ttitle\tmore\r\n\n4\tb\tc"
+                                          : "\"3\",\"title\",\"more\"\n\n\"4\",\"b\",\"c\"\n",
+                                     without_header(format));
+    ASSERT_EQ(data.records.size(), 2);
+    EXPECT_EQ(data.records[0].text, "title");
+    EXPECT_EQ(data.records[0].pair, "more");
+    EXPECT_EQ(data.records[0].label, "3");
+    EXPECT_EQ(data.records[0].line, 1);
+    EXPECT_EQ(data.records[1].line, 3);
+    EXPECT_EQ(data.report.text_column, "2");
+    EXPECT_EQ(data.report.pair_column, "3");
+    EXPECT_EQ(data.report.label_column, "1");
+  }
+}
+
+TEST(NoHeader, TheTextMayBeTheOnlyOtherColumn) {
+  RecordOptions options = without_header(DataFormat::csv);
+  options.text_column.clear();
+  options.pair_column.clear();
+  EXPECT_EQ(read_string("1,a\n2,b\n", options).records[0].text, "a");
+  EXPECT_EQ(message_of<UsageError>([&] { read_string("1,a,b\n", options); }),
+            "data, line 1: which column is the text? None is called 'text' or 'sentence'; name one of '2', '3'; without a "
+            "header, columns go by their numbers");
+}
+
+TEST(NoHeader, ARowIsARecordOnItsOwn) { EXPECT_EQ(read_string("1\ta\tb", without_header(DataFormat::tsv)).records.size(), 1); }
+
+TEST(NoHeader, RowsHaveAsManyFieldsAsTheFirst) {
+  EXPECT_EQ(message_of<FormatError>([] { read_string("1\ta\tb\n2\ta\n", without_header(DataFormat::tsv)); }),
+            "data, line 2: found 2 fields, expected 3 as in the first row");
+  EXPECT_EQ(message_of<FormatError>([] { read_string("1\ta\n", without_header(DataFormat::tsv)); }),
+            "data, line 1: no column '3'; there are '1', '2'; without a header, columns go by their numbers");
+}
+
+TEST(NoHeader, NothingIsStillNothing) {
+  EXPECT_EQ(message_of<FormatError>([] { read_string("\n\n", without_header(DataFormat::tsv)); }),
+            "data: no records, only empty lines");
+  EXPECT_EQ(message_of<FormatError>([] { read_string("", without_header(DataFormat::csv)); }),
+            "data: empty; a data file is needed");
+}
+
+TEST(NoHeader, FormatsThatHaveNoHeaderAreAsEver) {
+  const RecordOptions options = {.format = DataFormat::json_lines, .header = HeaderRow::absent};
+  EXPECT_EQ(read_string("{\"text\": \"a\", \"label\": 1}\n", options).records[0].text, "a");
+}
+
 TEST(Records, EmptyAndHeaderOnlyFilesAreRefused) {
   for (const std::string contents : {"", "\xEF\xBB\xBF"}) {
     EXPECT_EQ(tsv_error(contents), "data: empty; a data file is needed");

@@ -221,7 +221,7 @@ TEST_F(LookTest, HelpShowsExamples) {
     const CommandResult help = lathe({command, "--help"});
     EXPECT_EQ(help.status, 0);
     expect_has(help.out, std::string("lathe ") + command);
-    expect_has(help.out, "Exit status: 0 done, 2 a mistake");
+    expect_has(help.out, "Exit status:");
   }
 }
 

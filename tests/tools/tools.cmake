@@ -1,7 +1,17 @@
 lathe_test(command SOURCES tools/bad_input_test.cc tools/command_test.cc tools/look_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+lathe_test(command_line
+  SOURCES tools/help_test.cc tools/options_test.cc tools/replay_test.cc tools/terminal_test.cc
+  LINKS lathe::training nlohmann_json::nlohmann_json util)
+target_compile_definitions(test_command_line PRIVATE LATHE_SOURCE="${PROJECT_SOURCE_DIR}")
+lathe_test(settings
+  SOURCES
+    tools/run_file_test.cc tools/suggestions_test.cc
+    ${PROJECT_SOURCE_DIR}/tools/run_file.cc ${PROJECT_SOURCE_DIR}/tools/command_line/suggestions.cc
+  LINKS lathe::checkpoint lathe::text fmt::fmt)
+target_include_directories(test_settings SYSTEM PRIVATE ${TOMLPLUSPLUS_INCLUDE_DIR})
 lathe_test(faults SOURCES tools/faults_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
-set(command_tests command faults)
+set(command_tests command command_line faults)
 if(NOT LATHE_SANITIZE)  # the browser is what is tested here; the pages are made under the sanitizers by others
   lathe_test(browser SOURCES tools/browser_test.cc LINKS lathe::training)
   target_compile_definitions(test_browser PRIVATE LATHE_PYTHON="${LATHE_PYTHON}" LATHE_SOURCE="${PROJECT_SOURCE_DIR}")

@@ -77,6 +77,19 @@ TEST(Metrics, ReportsShowNamesSafely) {
   EXPECT_NE(report.find("accuracy 1.0000"), std::string::npos) << report;
 }
 
+TEST(Metrics, ThePositiveClassMayBeTheOther) {
+  const std::vector<std::int32_t> labels = {0, 0, 1};
+  const std::vector<std::string> names = {"bad", "good"};
+  ClassificationMetrics m = classification_metrics(predicting({0, 1, 1}, 2), labels, 2, 0.5);
+  EXPECT_DOUBLE_EQ(m.positive().precision, 0.5);
+  m.positive_class = 0;
+  EXPECT_DOUBLE_EQ(m.positive().precision, 1.0);
+  EXPECT_DOUBLE_EQ(m.positive().recall, 0.5);
+  const std::string report = format_report(m, names);
+  EXPECT_NE(report.find("precision 1.0000, recall 0.5000, F1 0.6667 of the positive class \"bad\""), std::string::npos) << report;
+  EXPECT_NE(report.find("bad (positive)"), std::string::npos) << report;
+}
+
 TEST(Metrics, RefusesWhatDoesNotFit) {
   const std::vector<std::int32_t> labels = {0, 1};
   EXPECT_THROW(classification_metrics(predicting({0}, 2), labels, 2, 0.0), LogicError);

@@ -1,0 +1,289 @@
+#include "tools/command_line/declare.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "tools/number_check.h"
+
+namespace lathe {
+namespace {
+
+constexpr const char* kReading = "Reading data";
+constexpr const char* kRunning = "Running";
+constexpr const char* kTraining = "Training";
+
+/// CLI11 fills optionals, but shows no default for them: the text says it.
+std::string with_default(std::string_view text, Defaults defaults, std::string_view otherwise) {
+  return std::string(text) + " (default: " + (defaults == Defaults::run ? "as the model was trained, else " : "") +
+         std::string(otherwise) + ")";
+}
+
+/// More steps than anybody takes.
+constexpr std::int64_t kMostSteps = 1'000'000'000;
+
+constexpr const char* kModel =
+    "the model: a folder with config.json, model.safetensors, and tokenizer.json or vocab.txt; or a name in the local Hugging "
+    "Face "
+    "cache, as org/name";
+constexpr const char* kTrainedModel =
+    "a model with a classification head: a folder, as finetune writes it, or a name in the local Hugging Face cache";
+constexpr const char* kTokenizer =
+    "a folder with tokenizer.json or vocab.txt, or the name of a model in the local Hugging Face cache";
+constexpr const char* kPositive = "of two classes, the one that precision, recall and F1 are of; ids stay as they are";
+
+void add_threads(CLI::App& command, std::optional<std::int32_t>& threads) {
+  command.add_option("--threads", threads, "threads (default: the physical cores that this process may use)")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N")
+      ->group(kRunning);
+}
+
+}  // namespace
+
+void add_reading(CLI::App& command, ReadingOptions& options, Defaults defaults) {
+  const auto column = [&](const char* name, std::optional<std::string>& target, const char* text, const char* otherwise) {
+    command.add_option(name, target, with_default(text, defaults, otherwise))->type_name("COLUMN")->group(kReading);
+  };
+  column("--text-column", options.text_column, "column with the text", "\"text\", \"sentence\", or the only other column");
+  column("--pair-column", options.pair_column, "column with a second text, for pairs", "none");
+  column("--label-column", options.label_column, "column with the label", "label");
+  command
+      .add_option("--format", options.format, "tsv, csv, jsonl or txt (default: by the file's extension; txt for standard input)")
+      ->check(CLI::IsMember({"tsv", "csv", "jsonl", "txt"}))
+      ->type_name("FORMAT")
+      ->group(kReading);
+  CLI::Option* no_header = command.add_flag_callback(
+      "--no-header", [&] { options.no_header = true; },
+      "the first row of a tsv or csv file is a record; columns go by their numbers, from 1: --label-column 1 --text-column 2");
+  no_header->group(kReading);
+  if (defaults == Defaults::run) {
+    command
+        .add_flag_callback(
+            "--header", [&] { options.no_header = false; },
+            "the first row names the columns, though the model was trained without")
+        ->excludes(no_header)
+        ->group(kReading);
+  }
+}
+
+void add_running(CLI::App& command, RunningOptions& options, Defaults defaults) {
+  command
+      .add_option("--max-length", options.max_length,
+                  with_default("tokens a text is cut to, [CLS] and [SEP] included", defaults,
+                               "128, or all positions of a model that has fewer"))
+      ->check(CLI::Range(3, 1 << 20))
+      ->type_name("TOKENS")
+      ->group(kRunning);
+  command.add_option("--batch-size", options.batch_size, with_default("texts a step", defaults, "32"))
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("TEXTS")
+      ->group(kRunning);
+  command.add_option("--device", options.device, "auto, cpu or cuda; this build has cpu")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->type_name("DEVICE")
+      ->capture_default_str()
+      ->group(kRunning);
+  command.add_option("--precision", options.precision, "auto or fp32")
+      ->check(CLI::IsMember({"auto", "fp32"}))
+      ->type_name("PRECISION")
+      ->capture_default_str()
+      ->group(kRunning);
+  add_threads(command, options.threads);
+  command.add_option("--instruction-set", options.instruction_set, "auto (the processor's best), avx2 or avx512")
+      ->check(CLI::IsMember({"auto", "avx2", "avx512"}))
+      ->type_name("SET")
+      ->capture_default_str()
+      ->group(kRunning);
+}
+
+void add_finetune(CLI::App& app, FinetuneOptions& options) {
+  CLI::App* command = app.add_subcommand("finetune", "Train a published BERT to classify texts or pairs of texts.");
+  command->footer(
+      "The output folder opens in Hugging Face's AutoModelForSequenceClassification.\n"
+      "Ctrl-C ends after the current step and keeps the best model so far.\n\n"
+      "Examples:\n"
+      "  lathe finetune --model all-MiniLM-L6-v2 --train train.tsv --dev 0.1 \\\n"
+      "      --output sentiment\n"
+      "  lathe finetune --config sentiment/run.toml --output again   # the same bytes\n"
+      "  lathe finetune --model all-MiniLM-L6-v2 --train news.csv --no-header \\\n"
+      "      --label-column 1 --text-column 2 --pair-column 3 --output news --dry-run");
+  command->add_option("--model", options.model, kModel)->required()->type_name("DIR|NAME");
+  command->add_option("--train", options.train, "data to train on: .tsv, .csv, .jsonl")->required()->type_name("FILE");
+  command->add_option("--output", options.output, "folder to write: the model, run.toml, results.json, metrics.jsonl")
+      ->required()
+      ->type_name("DIR");
+  command
+      ->add_option(
+          "--dev", options.dev,
+          "data to evaluate after each epoch, the best of which is kept; or a share of --train, such as 0.1 (default: none, and "
+          "the last epoch is kept)")
+      ->type_name("FILE|SHARE");
+  command->add_option("--test", options.test, "data to evaluate at the end (default: none)")->type_name("FILE");
+  command
+      ->add_option(
+          "--config", options.config,
+          "settings in TOML, by the names of these options, as an earlier run's run.toml has them; options given here win "
+          "(default: none)")
+      ->type_name("FILE");
+  command->add_flag("--dry-run", options.dry_run,
+                    "read everything, take a few steps on a copy, print parameters, memory, steps and "
+                    "time, and write nothing");
+  command->add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
+  command->add_flag("--allow-non-finite", options.allow_non_finite, "train also where weights of --model are NaN or infinite");
+  CLI::Option* epochs = command->add_option("--epochs", options.epochs, "passes over the data; fractions are allowed")
+                            ->check(above_zero())
+                            ->type_name("EPOCHS")
+                            ->capture_default_str()
+                            ->group(kTraining);
+  command->add_option("--max-steps", options.max_steps, "steps to train, instead of --epochs (default: as --epochs says)")
+      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
+      ->type_name("STEPS")
+      ->excludes(epochs)
+      ->group(kTraining);
+  command->add_option("--lr", options.learning_rate, "peak learning rate")
+      ->check(zero_or_more())
+      ->type_name("RATE")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
+      ->add_option("--warmup", options.warmup,
+                   "rising learning rate at the start, which then falls to 0: a number with a point is a share of all steps, an "
+                   "integer is "
+                   "steps")
+      ->type_name("SHARE|STEPS")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--weight-decay", options.weight_decay, "of AdamW; biases and LayerNorm are not decayed")
+      ->check(zero_or_more())
+      ->type_name("RATE")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--max-grad-norm", options.max_grad_norm, "gradients are scaled down to this norm; 0: never")
+      ->check(zero_or_more())
+      ->type_name("NORM")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--seed", options.seed, "of shuffling, dropout, new weights and --dev's split")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{std::numeric_limits<std::uint32_t>::max()}))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
+      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
+      ->type_name("STEPS")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--positive-label", options.positive_label, std::string(kPositive) + " (default: the class with id 1)")
+      ->type_name("LABEL")
+      ->group(kTraining);
+  command
+      ->add_flag("--new-head", options.new_head,
+                 "train a new classification head, whatever the model has; needed where its head is for other labels")
+      ->group(kTraining);
+  add_reading(*command, options.reading, Defaults::lathe);
+  add_running(*command, options.running, Defaults::lathe);
+}
+
+void add_evaluate(CLI::App& app, EvaluateOptions& options) {
+  CLI::App* command = app.add_subcommand("evaluate", "Score a fine-tuned model on labelled data.");
+  command->footer("Example:\n  lathe evaluate --model sentiment --data test.tsv --json");
+  command->add_option("--model", options.model, kTrainedModel)->required()->type_name("DIR|NAME");
+  command->add_option("--data", options.data, "labelled data: .tsv, .csv, .jsonl")->required()->type_name("FILE");
+  command->add_flag("--json", options.json, "print one JSON object instead of the report");
+  command->add_option("--positive-label", options.positive_label, with_default(kPositive, Defaults::run, "the class with id 1"))
+      ->type_name("LABEL");
+  add_reading(*command, options.reading, Defaults::run);
+  add_running(*command, options.running, Defaults::run);
+}
+
+void add_predict(CLI::App& app, PredictOptions& options) {
+  CLI::App* command = app.add_subcommand("predict", "Classify texts: a JSON object a line, in input order.");
+  command->footer(
+      "Each line: {\"line\": where the record starts, \"label\", \"score\": its\n"
+      "probability, \"scores\": of every label}.\n\n"
+      "Example:\n  echo 'A warm, funny film.' | lathe predict --model sentiment");
+  command->add_option("--model", options.model, kTrainedModel)->required()->type_name("DIR|NAME");
+  command->add_option("--data", options.data, "data, or - for standard input, a text a line")
+      ->type_name("FILE")
+      ->capture_default_str();
+  command->add_option("--output", options.output, "file to write (default: standard output)")->type_name("FILE");
+  add_reading(*command, options.reading, Defaults::run);
+  add_running(*command, options.running, Defaults::run);
+}
+
+void add_tokenize(CLI::App& app, TokenizeOptions& options) {
+  CLI::App* command = app.add_subcommand("tokenize", "Show the tokens that a model sees of a text.");
+  command->footer(
+      "Offsets are begin and end in the text, in code points (characters) from 0, as\n"
+      "Hugging Face's offset_mapping has them; special tokens that frame a text have 0\n"
+      "and 0. With --json each line is {\"line\": where the record starts, \"tokens\",\n"
+      "\"ids\", \"types\", \"offsets\": [[begin, end], ...]}. A count of records, tokens\n"
+      "and unknown tokens goes to standard error at the end.\n\n"
+      "Example:\n  echo 'A warm, funny film.' | lathe tokenize --model all-MiniLM-L6-v2");
+  command->add_option("--model", options.model, kTokenizer)->required()->type_name("DIR|NAME");
+  command->add_option("--data", options.data, "data, or - for standard input, a text a line")
+      ->type_name("FILE")
+      ->capture_default_str();
+  command->add_flag("--json", options.json, "print one JSON object a record, each on a line");
+  command
+      ->add_option("--max-length", options.max_length,
+                   with_default("tokens a text is cut to, [CLS] and [SEP] included", Defaults::run, "128"))
+      ->check(CLI::Range(3, 1 << 20))
+      ->type_name("TOKENS");
+  add_threads(*command, options.threads);
+  add_reading(*command, options.reading, Defaults::run);
+}
+
+void add_inspect(CLI::App& app, InspectOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("inspect", "Show what a model or a file of weights holds, and whether it fits together.");
+  command->footer(
+      "Of a folder: config.json, model.safetensors and the tokenizer, and what each\n"
+      "lacks of the others. Of a file: its tensors. Values that aren't finite are\n"
+      "counted in all tensors of floating-point types (F4 and F6 have none). Findings\n"
+      "don't change the exit status; a file that can't be read or isn't valid does.\n\n"
+      "Example:\n  lathe inspect all-MiniLM-L6-v2");
+  command
+      ->add_option("path", options.path, "a model's folder or its name in the local Hugging Face cache, or a .safetensors file")
+      ->required()
+      ->type_name("DIR|FILE|NAME");
+  command->add_flag("--json", options.json, "print one JSON object instead of the report");
+  add_threads(*command, options.threads);
+}
+
+void add_check_data(CLI::App& app, CheckDataOptions& options) {
+  CLI::App* command = app.add_subcommand("check-data", "Look for what is wrong with a data set before training on it.");
+  command->footer(
+      "Texts count as the same where they differ at most in white space. Warnings\n"
+      "don't change the exit status; a file that can't be read as a data set does.\n\n"
+      "Example:\n  lathe check-data train.tsv --dev dev.tsv --model all-MiniLM-L6-v2");
+  command->add_option("data", options.data, "data: .tsv, .csv, .jsonl, .txt")->required()->type_name("FILE");
+  command
+      ->add_option("--dev", options.dev,
+                   "data to evaluate on: texts in both files are told, and labels that only it has (default: none)")
+      ->type_name("FILE");
+  command
+      ->add_option("--model", options.model,
+                   std::string(kTokenizer) + ": lengths are then in tokens, too (default: in characters and words alone)")
+      ->type_name("DIR|NAME");
+  command->add_flag("--json", options.json, "print one JSON object instead of the report");
+  add_threads(*command, options.threads);
+  add_reading(*command, options.reading, Defaults::lathe);
+}
+
+void add_completion(CLI::App& app, std::string& shell) {
+  CLI::App* command = app.add_subcommand("completion", "Print what a shell needs to complete Lathe's options and files.");
+  command->footer("Example, for the shell that it is typed in:\n  source <(lathe completion bash)");
+  command->add_option("shell", shell, "the shell: bash")->check(CLI::IsMember({"bash"}))->type_name("SHELL")->default_val("bash");
+}
+
+void add_man(CLI::App& app) {
+  app.add_subcommand("man", "Print the manual page, made from the same text as --help.")
+      ->footer("Example:\n  lathe man | man -l -");
+}
+
+}  // namespace lathe

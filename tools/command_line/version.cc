@@ -1,0 +1,35 @@
+#include "tools/command_line/version.h"
+
+#include <fmt/format.h>
+#include <utf8proc.h>
+
+#include <stdexcept>
+
+#include "lathe/kernels/cpu_target.h"
+#include "lathe/kernels/matmul.h"
+
+namespace lathe {
+namespace {
+
+std::string processor() {
+  try {
+    return fmt::format("this processor uses {}", name(best_cpu_target()));
+  } catch (const std::runtime_error&) {
+    return "this processor has neither";
+  }
+}
+
+}  // namespace
+
+std::string version_text() {
+  return fmt::format(
+      "lathe {}, matrix products by {}\n"
+      "build: {}\n"
+      "instruction sets: {}, {}; {}\n"
+      "backends: cpu\n"
+      "libraries: {}, utf8proc {}.{}.{}\n",
+      LATHE_VERSION, MatmulPlans::library(), LATHE_BUILD, name(CpuTarget::v3), name(CpuTarget::v4), processor(), LATHE_LIBRARIES,
+      UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR, UTF8PROC_VERSION_PATCH);
+}
+
+}  // namespace lathe

@@ -1,0 +1,144 @@
+#include "tools/dry_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "lathe/training/evaluation.h"
+#include "lathe/training/loader.h"
+#include "lathe/training/results.h"
+
+namespace lathe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+/// The samples of the run's largest batch: which samples a step sees is known before.
+LabelledSamples largest_batch(const LabelledSamples& train, const FinetuneSettings& settings, std::int64_t steps) {
+  SampleOrder order(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed);
+  std::vector<std::int64_t> largest;
+  std::int64_t most = -1;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const auto members = order.batch(step);
+    std::int64_t tokens = 0;
+    for (const std::int32_t member : members) tokens += train.samples.length(member);
+    if (tokens <= most) continue;
+    most = tokens;
+    largest.assign(members.begin(), members.end());
+  }
+  return select(train, largest);
+}
+
+std::int64_t tokens_of(const LabelledSamples& samples) { return static_cast<std::int64_t>(samples.samples.ids.size()); }
+
+/// Times steps until there are enough. The first is left out where others follow: it touches its memory for the first time.
+class StepTimer final : public FinetuneObserver {
+ public:
+  void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override {
+    const Clock::time_point now = Clock::now();
+    if (step == 1) {
+      first_tokens_ = tokens;
+      first_seconds_ = std::chrono::duration<double>(now - begin_).count();
+      begin_ = now;
+    } else {
+      ++steps_;
+      tokens_ += tokens;
+      seconds_ = std::chrono::duration<double>(now - begin_).count();
+    }
+    if (seconds_ >= kEnough || first_seconds_ + seconds_ >= kMost) stop_ = 1;
+  }
+  const std::atomic<int>* stop() const { return &stop_; }
+  std::int64_t steps() const { return std::max<std::int64_t>(steps_, 1); }
+  double tokens_per_second() const {
+    return steps_ > 0 ? static_cast<double>(tokens_) / seconds_ : static_cast<double>(first_tokens_) / first_seconds_;
+  }
+
+ private:
+  static constexpr double kEnough = 1.5;  // seconds of steps after the first
+  static constexpr double kMost = 3.0;    // seconds of all steps
+  std::atomic<int> stop_ = 0;
+  Clock::time_point begin_ = Clock::now();
+  std::int64_t first_tokens_ = 0, tokens_ = 0, steps_ = 0;
+  double first_seconds_ = 0.0, seconds_ = 0.0;
+};
+
+/// Seconds that evaluating all of `dev` takes, from its first batches.
+double evaluation_seconds(const Classifier& classifier, const LabelledSamples& dev, std::int32_t batch_size) {
+  constexpr std::int64_t kBatches = 4;
+  std::vector<std::int64_t> members(static_cast<std::size_t>(std::min(dev.samples.count(), kBatches * batch_size)));
+  std::iota(members.begin(), members.end(), 0);
+  const LabelledSamples part = select(dev, members);
+  const Clock::time_point begin = Clock::now();
+  evaluate(classifier, part.samples, part.labels, batch_size);
+  return seconds_since(begin) * static_cast<double>(tokens_of(dev)) /
+         static_cast<double>(std::max<std::int64_t>(1, tokens_of(part)));
+}
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::ceil(seconds));
+  if (whole >= 3600) return fmt::format("{} h {} min", whole / 3600, whole / 60 % 60);
+  return whole >= 60 ? fmt::format("{} min {} s", whole / 60, whole % 60) : fmt::format("{} s", whole);
+}
+
+double gigabytes(std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+}  // namespace
+
+RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
+                         const FinetuneSettings& settings) {
+  RunEstimate estimate{.parameters = classifier.parameter_count(), .steps = finetune_steps(settings, train.samples.count())};
+  FinetuneSettings still = settings;
+  still.learning_rate = 0.0;
+
+  FinetuneSettings once = still;
+  once.max_steps = 1;
+  const LabelledSamples largest = largest_batch(train, settings, estimate.steps.total);
+  FinetuneObserver nobody;
+  finetune(classifier, largest, nullptr, once, nobody);
+  estimate.largest_batch_tokens = tokens_of(largest);
+  constexpr std::int64_t kArenas = 4;  // weights, gradients, two moments
+  estimate.arena_bytes = kArenas * classifier.arena().values().size() * static_cast<std::int64_t>(sizeof(float));
+  estimate.activation_bytes = classifier.device()->memory().peak - estimate.arena_bytes;
+
+  StepTimer timer;
+  finetune(classifier, train, nullptr, still, timer, timer.stop());
+  estimate.measured_steps = timer.steps();
+  estimate.tokens_per_second = timer.tokens_per_second();
+  const double step_tokens = static_cast<double>(tokens_of(train)) / static_cast<double>(estimate.steps.per_epoch);
+  estimate.step_seconds = step_tokens / estimate.tokens_per_second;
+  const std::int64_t evaluations = (estimate.steps.total + estimate.steps.per_epoch - 1) / estimate.steps.per_epoch;
+  if (dev != nullptr) estimate.evaluation_seconds = evaluation_seconds(classifier, *dev, settings.batch_size);
+  estimate.seconds = static_cast<double>(estimate.steps.total) * estimate.step_seconds +
+                     static_cast<double>(evaluations) * estimate.evaluation_seconds;
+  estimate.process_bytes = peak_memory_bytes();
+  return estimate;
+}
+
+std::string format_estimate(const RunEstimate& estimate, const FinetuneSettings& settings) {
+  const std::int64_t rest = std::max<std::int64_t>(0, estimate.process_bytes - estimate.arena_bytes - estimate.activation_bytes);
+  std::string text = fmt::format("parameters  {}\n", estimate.parameters);
+  text += fmt::format(
+      "memory      {:.2f} GB at most, measured: {:.2f} weights, gradients and AdamW's moments, {:.2f} a step of the largest "
+      "batch "
+      "({} tokens), {:.2f} data and program\n",
+      gigabytes(estimate.process_bytes), gigabytes(estimate.arena_bytes), gigabytes(estimate.activation_bytes),
+      estimate.largest_batch_tokens, gigabytes(rest));
+  text += fmt::format("steps       {} of {} texts, {} an epoch, {} of warm-up\n", estimate.steps.total, settings.batch_size,
+                      estimate.steps.per_epoch, estimate.steps.warmup);
+  text += fmt::format("time        about {}: {:.3g} s a step, by {} real step{} ({:.0f} tokens/s){}\n",
+                      duration(estimate.seconds), estimate.step_seconds, estimate.measured_steps,
+                      estimate.measured_steps == 1 ? "" : "s", estimate.tokens_per_second,
+                      estimate.evaluation_seconds > 0.0
+                          ? fmt::format(", and {:.2g} s an evaluation, by its first batches", estimate.evaluation_seconds)
+                          : "");
+  return text + "written     nothing (--dry-run)\n";
+}
+
+}  // namespace lathe
