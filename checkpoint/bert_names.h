@@ -13,7 +13,7 @@
 #include "lathe/checkpoint/config.h"
 #include "lathe/checkpoint/safetensors.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What it means that a file lacks a tensor.
 enum class Presence : std::uint8_t {

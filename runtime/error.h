@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Base of everything that Lathe throws on purpose. Control characters and invalid UTF-8 in a message are shown as \xNN, so that
 /// what came out of a file can't disturb a terminal.

@@ -10,7 +10,7 @@
 
 #include "lathe/text/records.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Class names by id, 0 to size()-1. Of two classes, id 1 is the positive one.
 class LabelSet {

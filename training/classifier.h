@@ -12,7 +12,7 @@
 #include "lathe/text/labels.h"
 #include "lathe/text/wordpiece.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What was found in a folder when weights were loaded.
 struct LoadReport {

@@ -9,7 +9,7 @@
 #include "lathe/training/classifier.h"
 #include "lathe/training/metrics.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Probabilities of all samples, [samples x classes], `batch_size` samples at a time, in their order. `progress`, where given, is called
 /// after each batch with the samples done.

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What to do with a folder that holds an earlier run.
 enum class Existing : std::uint8_t { refuse, overwrite };
