@@ -1,5 +1,6 @@
 # What can be chosen. A project that adds Lathe by add_subdirectory gets the library alone, unless it asks for more.
 option(LATHE_COMMAND "Build the lathe command" ${PROJECT_IS_TOP_LEVEL})
+option(LATHE_INSTALL "Make rules to install and to package Lathe" ${PROJECT_IS_TOP_LEVEL})
 option(LATHE_BENCHMARKS "Build the benchmarks" OFF)
 set(LATHE_TESTS AUTO CACHE STRING "Build the tests: AUTO (at top level, where GoogleTest is found), ON or OFF")
 set(LATHE_CUDA AUTO CACHE STRING "CUDA backend: AUTO, ON or OFF")
