@@ -14,7 +14,7 @@
 #include "lathe/checkpoint/safetensors.h"
 #include "lathe/runtime/error.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What it means that a file lacks a tensor.
 enum class Presence : std::uint8_t {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The feed-forward's activation; what config.json calls it is in brackets.
 enum class HiddenActivation : std::uint8_t {

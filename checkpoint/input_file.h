@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A regular file, open for reading. Move-only; closes and unmaps itself. read() may be called from several threads.
 class InputFile {

@@ -13,7 +13,7 @@
 #include "lathe/checkpoint/config.h"
 #include "lathe/checkpoint/safetensors.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Values that aren't finite.
 struct NonFiniteCount {

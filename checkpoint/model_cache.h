@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The cache of Hugging Face's tools: $HF_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME/huggingface/hub, else
 /// ~/.cache/huggingface/hub.

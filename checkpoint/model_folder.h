@@ -2,7 +2,7 @@
 // The folder of a published or saved model.
 #include <filesystem>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Where the files of a model lie.
 struct ModelFolder {

@@ -12,7 +12,7 @@
 
 #include "lathe/checkpoint/input_file.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The element types of the format, in its own order, which is by rising alignment. f32 is what Lathe writes; f64, f16 and
 /// bf16 it reads as well; the others it can only pass over or hand out as bytes.

@@ -10,7 +10,7 @@
 
 #include "lathe/checkpoint/safetensors.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A tensor to be written: row-major bytes that the caller keeps.
 struct TensorView {

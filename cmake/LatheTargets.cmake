@@ -1,27 +1,55 @@
 # Headers are included as <lathe/folder/name.h>, in the tree (through links made here) as when installed.
+set(LATHE_FOLDERS kernels runtime layers optim checkpoint text training)
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/lathe)
-foreach(folder kernels runtime layers optim checkpoint text training)
+foreach(folder ${LATHE_FOLDERS})
   file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${folder} ${PROJECT_BINARY_DIR}/include/lathe/${folder} SYMBOLIC)
 endforeach()
+configure_file(${PROJECT_SOURCE_DIR}/cmake/version.h.in ${PROJECT_BINARY_DIR}/include/lathe/version.h @ONLY)
 
 set(LATHE_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 
-# lathe_library(<folder> SOURCES <file>... [PUBLIC <target>...] [PRIVATE <target>...]): the target lathe_<folder>, alias lathe::<folder>.
+# lathe_library(<folder> SOURCES <file>... [PUBLIC <target>...] [PRIVATE <target>...] [HEADER_ONLY <target>...]): the archive lathe_<folder>.
+# lathe::<folder> is what users of the library link: the archive, or with BUILD_SHARED_LIBS the shared library that LatheLibrary.cmake
+# makes of the same objects. Libraries of which only headers are used don't reach the users of an archive.
 function(lathe_library folder)
-  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC;PRIVATE;HEADER_ONLY" ${ARGN})
   set(target lathe_${folder})
+  # Within the tree, archives link archives.
+  list(TRANSFORM arg_PUBLIC REPLACE "^lathe::" "lathe_")
+  list(TRANSFORM arg_HEADER_ONLY REPLACE "(.+)" "$<BUILD_INTERFACE:\\1>")
   add_library(${target} STATIC ${arg_SOURCES})
-  add_library(lathe::${folder} ALIAS ${target})
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_compile_options(${target} PRIVATE ${LATHE_WARNINGS})
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>)
-  target_link_libraries(${target} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE})
+  target_link_libraries(${target} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE} ${arg_HEADER_ONLY})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${folder})
+  if(BUILD_SHARED_LIBS)
+    add_library(lathe_shared_${folder} INTERFACE)
+    set_target_properties(lathe_shared_${folder} PROPERTIES EXPORT_NAME ${folder})
+    target_link_libraries(lathe_shared_${folder} INTERFACE lathe_lathe)
+    add_library(lathe::${folder} ALIAS lathe_shared_${folder})
+  else()
+    add_library(lathe::${folder} ALIAS ${target})
+  endif()
+
+  set(objects ${arg_SOURCES})
+  list(FILTER objects INCLUDE REGEX "TARGET_OBJECTS")
+  set_property(GLOBAL APPEND PROPERTY LATHE_OBJECTS ${objects} $<TARGET_OBJECTS:${target}>)
+  set_property(GLOBAL APPEND PROPERTY LATHE_PRIVATE ${arg_PRIVATE})
+endfunction()
+
+# lathe_public_headers(<folder> <header>...): what is installed. All other headers are internal. Public headers open their namespace as
+# `namespace [[gnu::visibility("default")]] lathe`, which exports what they declare from the shared library; internal ones don't.
+function(lathe_public_headers folder)
+  set_property(GLOBAL PROPERTY LATHE_HEADERS_${folder} ${ARGN})
 endfunction()
 
 # lathe_test(<name> SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test.
 function(lathe_test name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINKS" ${ARGN})
   set(target test_${name})
+  # Tests reach internals, so they link the archives, not the shared library.
+  list(TRANSFORM arg_LINKS REPLACE "^lathe::" "lathe_")
   add_executable(${target} ${arg_SOURCES})
   # Tests are compiled more often than they run, and never time anything: -O1 halves the wait.
   target_compile_options(${target} PRIVATE ${LATHE_WARNINGS} -O1)

@@ -7,7 +7,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// gelu_erf: x/2 (1 + erf(x / sqrt 2)), Hugging Face's "gelu"; gelu_tanh: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), its
 /// "gelu_new" (Hendrycks and Gimpel, 2016). They differ by up to 4.7e-4: never one forward and the other backward. silu: x

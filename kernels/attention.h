@@ -8,7 +8,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Which keys a query sees. causal aligns the last query with the last key: key j is seen by query i where j - (S_k - S_q) <= i.
 enum class AttentionMask : std::uint8_t { full, causal };

@@ -11,7 +11,8 @@
 #include "lathe/kernels/optimizer.h"
 #include "lathe/kernels/reduce.h"
 
-namespace lathe {
+// Exported as in the headers: what is instantiated here doesn't take its visibility from the declaration.
+namespace [[gnu::visibility("default")]] lathe {
 
 template <class T>
 void activation_forward(CpuStream stream, const ActivationForward<T>& args) {

@@ -4,7 +4,7 @@
 
 #include "lathe/kernels/stream.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The best target that this processor and operating system can run. Throws std::runtime_error where not even v3 (AVX2, FMA,
 /// F16C, BMI2) is there, so that nothing ever ends in SIGILL.

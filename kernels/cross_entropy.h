@@ -5,7 +5,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Whether the logits are replaced by their gradient (training) or left alone (evaluation).
 enum class LogitsGradient : std::uint8_t { none, in_place };

@@ -7,7 +7,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The random bits of one element-wise dropout site over rows of C columns. Element (t, c) draws value c % 8 of the Philox call
 /// with counter (sample[t], position[t], site, c / 8) and is kept where the value >= threshold, then multiplied by

@@ -9,7 +9,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// z[t,:] = words[token[t],:] + positions[position[t],:] + types[type[t],:];
 /// y[t,:] = dropout(gamma * (z - mean) * rstd + beta); without gamma, y = dropout(z), and z, mean, rstd are not written.

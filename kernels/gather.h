@@ -5,7 +5,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// y[r,:] = x[row_token[r],:]. Shapes: x [T, C]; y [R, C]; row_token [R], each in [0, T). Deterministic.
 template <class T>

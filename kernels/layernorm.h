@@ -8,7 +8,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// y[t,:] = gamma * (z[t,:] - mean[t]) * rstd[t] + beta, with z[t,:] = residual[t,:] + dropout(x[t,:] + bias) and
 /// rstd = 1 / sqrt(variance + epsilon), variance over C (biased).

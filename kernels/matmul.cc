@@ -8,7 +8,8 @@
 
 #include "lathe/kernels/matmul_backend.h"
 
-namespace lathe {
+// Exported as in the headers: what is instantiated here doesn't take its visibility from the declaration.
+namespace [[gnu::visibility("default")]] lathe {
 namespace {
 
 [[noreturn]] void refuse(const char* what, std::int64_t rows, std::int64_t columns, std::int64_t stride) {

@@ -7,7 +7,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 enum class Transpose : std::uint8_t { no, yes };
 

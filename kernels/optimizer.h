@@ -5,7 +5,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Elements of an arena block. Every tensor of an arena starts at a multiple of it, so that a block belongs to one tensor.
 inline constexpr std::int64_t kArenaBlock = 1024;

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The key of every random number of a step. A scalar in device memory, so that a captured graph replays with new masks.
 struct RandomKey {

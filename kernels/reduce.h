@@ -7,7 +7,7 @@
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// y[c] (written or added to) = sum_t x[t,c]: a bias gradient. Shapes: x [T, C]; y [C]. Parts and order as in LayerNormBackward.
 template <class T>

@@ -2,7 +2,7 @@
 // A stream says where a kernel runs; its type picks the backend by overload.
 #include <cstdint>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 class MatmulPlans;
 

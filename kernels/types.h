@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Element types of tensors. bf16 joins with the CUDA kernels.
 enum class DType : std::uint8_t { f32, f64, i32 };

@@ -4,7 +4,7 @@
 
 #include "lathe/runtime/tensor.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// T packed tokens of B sequences, R labelled rows. Integer tensors unless noted.
 struct Batch {

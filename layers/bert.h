@@ -8,7 +8,7 @@
 #include "lathe/layers/functions.h"
 #include "lathe/runtime/parameters.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Sizes and settings; the names of DESIGN's dimension letters in brackets.
 struct BertSettings {

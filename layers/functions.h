@@ -6,7 +6,7 @@
 #include "lathe/layers/batch.h"
 #include "lathe/runtime/tape.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Which rows of a batch a tensor has: its tokens [T, C] or its labelled rows [R, C]. Dropout numbers them by it.
 enum class RowKind : std::uint8_t { tokens, labelled };

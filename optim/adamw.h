@@ -6,7 +6,7 @@
 #include "lathe/kernels/optimizer.h"
 #include "lathe/runtime/parameters.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 struct AdamWSettings {
   double beta1 = 0.9;

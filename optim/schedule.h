@@ -2,7 +2,7 @@
 // Learning rates over time.
 #include <cstdint>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Linear warm-up from 0 over `warmup_steps`, then linear decay to 0 at `total_steps`.
 struct LinearSchedule {

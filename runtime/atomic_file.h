@@ -4,7 +4,7 @@
 #include <functional>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Writes `contents` beside `path`, fsyncs, renames over `path`, fsyncs the folder. Throws FileError and leaves no temporary
 /// file.

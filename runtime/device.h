@@ -9,7 +9,7 @@
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/stream.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 class Device;
 using DeviceRef = std::shared_ptr<Device>;

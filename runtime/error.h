@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Bytes of the longest message. Whatever a file holds and a folder is called, a message fits into a line that is read at once.
 inline constexpr std::size_t kLongestMessage = 260;

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Holds a file locked against other processes and holds this process's number in it. The system takes the lock from a process however that
 /// ends, so a file that a killed process left behind hinders nobody. Move-only; the file goes with the object.

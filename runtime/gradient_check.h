@@ -7,7 +7,7 @@
 
 #include "lathe/runtime/tape.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 struct GradientCheck {
   /// Step of the differences, relative to max(1, |x|).

@@ -2,7 +2,7 @@
 // How much memory this process may still have.
 #include <cstdint>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Bytes that this process can still make use of: what Linux calls available, with free swap, or what its control group leaves where that
 /// is less. The greatest number where the system doesn't tell.

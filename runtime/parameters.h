@@ -10,7 +10,7 @@
 #include "lathe/kernels/optimizer.h"
 #include "lathe/runtime/tensor.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 class Tape;
 

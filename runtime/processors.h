@@ -2,7 +2,7 @@
 // How many threads a program should use here.
 #include <string>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 struct ThreadChoice {
   int threads = 1;

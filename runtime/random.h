@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What random numbers are drawn for; each use has numbers of its own.
 enum class RandomUse : std::uint32_t { split, shuffle, initial_weights };

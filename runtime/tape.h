@@ -15,7 +15,7 @@
 
 #include "lathe/runtime/tensor.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 class Tape;
 

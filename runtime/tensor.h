@@ -9,7 +9,7 @@
 #include "lathe/kernels/types.h"
 #include "lathe/runtime/device.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Up to four dimensions, row-major.
 class Shape {

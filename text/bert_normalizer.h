@@ -10,7 +10,7 @@
 
 #include "lathe/text/unicode.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The settings of a BertNormalizer, named as in tokenizer.json.
 struct BertNormalizerOptions {

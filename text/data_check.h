@@ -12,7 +12,7 @@
 #include "lathe/text/records.h"
 #include "lathe/text/wordpiece.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// How many rows have which length.
 class LengthCounts {

@@ -10,7 +10,7 @@
 
 #include "lathe/text/records.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Class names by id, 0 to size()-1. Of two classes one is the positive one: id 1, unless set_positive() said otherwise.
 class LabelSet {

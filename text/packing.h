@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1].
 struct TokenizedSamples {

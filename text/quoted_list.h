@@ -6,7 +6,7 @@
 
 #include "lathe/text/utf8.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The names, a range of strings with a size, as "'a', 'b', 'c'"; each is cut after 40 bytes, and the list with "and 5 more" after `most`.
 template <class Names>

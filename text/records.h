@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// How records are written down. Lines end at LF or CRLF, a UTF-8 byte order mark is dropped, the last line need not end.
 enum class DataFormat {

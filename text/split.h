@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Cuts records 0 to labels.size()-1 into parts whose sizes stand to each other as `shares`, and in which each class has its
 /// share.

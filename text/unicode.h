@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Sets that a code point may be in, as bits.
 namespace traits {

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Whether `text` is well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF).
 bool is_valid_utf8(std::string_view text) noexcept;

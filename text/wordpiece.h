@@ -14,7 +14,7 @@
 #include "lathe/text/bert_normalizer.h"
 #include "lathe/text/packing.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Which text of a pair is shortened, at its end, where both don't fit.
 enum class Truncation : std::uint8_t {

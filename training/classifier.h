@@ -13,7 +13,7 @@
 #include "lathe/text/labels.h"
 #include "lathe/text/wordpiece.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A tensor with values that aren't numbers to train on.
 struct NonFiniteTensor {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A logged step.
 struct StepPoint {

@@ -5,7 +5,7 @@
 #include "lathe/text/records.h"
 #include "lathe/text/wordpiece.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Whether records are single texts or pairs.
 enum class TextKind : std::uint8_t { single, pair };

@@ -10,7 +10,7 @@
 #include "lathe/training/classifier.h"
 #include "lathe/training/metrics.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Probabilities of all samples, [samples x classes], `batch_size` samples at a time, in their order.
 std::vector<float> predict_probabilities(const Classifier& classifier, const TokenizedSamples& samples, std::int32_t batch_size);

@@ -14,7 +14,7 @@
 #include "lathe/training/classifier.h"
 #include "lathe/training/metrics.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A data set ready to train on or to evaluate.
 struct LabelledSamples {

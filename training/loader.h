@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The batches of one epoch after the other: all samples in an order that depends on (seed, epoch) alone, cut into batches of `batch_size`;
 /// the last batch of an epoch may be smaller.

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// Precision tp / (tp + fp), recall tp / (tp + fn), F1 their harmonic mean; each 0 where its denominator is.
 struct ClassScores {

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// "22,713,216".
 std::string grouped(std::int64_t value);

@@ -7,7 +7,7 @@
 
 #include "lathe/runtime/file_lock.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What to do with a folder that holds an earlier run.
 enum class Existing : std::uint8_t { refuse, overwrite };

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// `text` for HTML and XML, between tags or in a quoted attribute: & < > " ' as references. What shows nothing or is forbidden there
 /// (control characters, line ends too; bytes that aren't UTF-8; U+FFFE and U+FFFF) is shown as \xNN.

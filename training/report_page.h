@@ -7,7 +7,7 @@
 
 #include "lathe/training/results.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// A row that the model got wrong, as the data has it.
 struct WrongRow {

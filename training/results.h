@@ -9,7 +9,7 @@
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// The contents of results.json.
 struct RunResults {

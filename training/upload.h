@@ -4,7 +4,7 @@
 #include "lathe/layers/batch.h"
 #include "lathe/text/packing.h"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 
 /// What a batch needs beside its tokens.
 struct BatchScalars {

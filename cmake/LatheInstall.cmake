@@ -1,0 +1,68 @@
+# `cmake --install`: a prefix that can be moved, for find_package, for pkg-config and with the command; and what cpack makes a .deb of.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/lathe)
+
+# Headers: those that the folders list, and no others.
+foreach(folder ${LATHE_FOLDERS})
+  get_property(headers GLOBAL PROPERTY LATHE_HEADERS_${folder})
+  list(TRANSFORM headers PREPEND ${PROJECT_SOURCE_DIR}/${folder}/)
+  install(FILES ${headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lathe/${folder})
+endforeach()
+install(FILES ${PROJECT_BINARY_DIR}/include/lathe/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lathe)
+
+# The library, and its targets for other projects.
+set(targets lathe_)
+if(BUILD_SHARED_LIBS)
+  set(targets lathe_shared_)
+endif()
+list(TRANSFORM LATHE_FOLDERS PREPEND ${targets} OUTPUT_VARIABLE targets)
+install(TARGETS lathe_lathe ${targets} EXPORT lathe-targets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT lathe-targets NAMESPACE lathe:: DESTINATION ${config_folder})
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lathe-config.cmake.in ${PROJECT_BINARY_DIR}/lathe-config.cmake
+  INSTALL_DESTINATION ${config_folder} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/lathe-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/lathe-config.cmake ${PROJECT_BINARY_DIR}/lathe-config-version.cmake DESTINATION ${config_folder})
+if(NOT BUILD_SHARED_LIBS AND LATHE_MATMUL_BACKEND STREQUAL "onednn")
+  install(FILES ${PROJECT_SOURCE_DIR}/cmake/FindOneDNN.cmake DESTINATION ${config_folder})
+endif()
+
+# pkg-config, with paths that follow the file where the prefix is moved.
+if(BUILD_SHARED_LIBS)
+  set(LATHE_PC_REQUIRES "")
+  set(LATHE_PC_LIBS "-llathe")
+else()
+  # There are no shared libraries to choose from: what the archives need is needed always.
+  set(LATHE_PC_REQUIRES "fmt, libutf8proc")
+  list(REVERSE LATHE_FOLDERS)
+  list(TRANSFORM LATHE_FOLDERS PREPEND -llathe_ OUTPUT_VARIABLE LATHE_PC_LIBS)
+  list(REVERSE LATHE_FOLDERS)
+  if(LATHE_MATMUL_BACKEND STREQUAL "onednn")
+    get_filename_component(onednn_folder ${OneDNN_LIBRARY} DIRECTORY)
+    if(NOT onednn_folder IN_LIST CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES)
+      list(APPEND LATHE_PC_LIBS -L${onednn_folder})
+    endif()
+    list(APPEND LATHE_PC_LIBS -ldnnl)
+  endif()
+  list(APPEND LATHE_PC_LIBS ${OpenMP_CXX_FLAGS})
+  list(JOIN LATHE_PC_LIBS " " LATHE_PC_LIBS)
+endif()
+file(RELATIVE_PATH LATHE_PC_INCLUDES ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+configure_file(${PROJECT_SOURCE_DIR}/cmake/lathe.pc.in ${PROJECT_BINARY_DIR}/lathe.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/lathe.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+if(LATHE_COMMAND)
+  install(TARGETS lathe_command)
+  install(FILES ${PROJECT_BINARY_DIR}/lathe.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES ${PROJECT_BINARY_DIR}/lathe.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME lathe)
+  if(BUILD_SHARED_LIBS) # the command finds the library of its own prefix
+    file(RELATIVE_PATH to_library ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+    set_target_properties(lathe_command PROPERTIES INSTALL_RPATH "$ORIGIN/${to_library}")
+  endif()
+endif()
+install(FILES ${PROJECT_SOURCE_DIR}/CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+
+if(PROJECT_IS_TOP_LEVEL)
+  include(LathePackage)
+endif()

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Options that can't be met end in one line that says why.
+set -euo pipefail
+: "${CMAKE:?}" "${GENERATOR:?}" "${CXX:?}" "${SOURCE:?}" "${WORK:?}"
+failed=0
+# refused OPTION TEXT
+refused() {
+  rm -rf "$WORK/options"
+  if "$CMAKE" -S "$SOURCE" -B "$WORK/options" -G "$GENERATOR" -DCMAKE_CXX_COMPILER="$CXX" "$1" >"$WORK/options.log" 2>&1; then
+    echo "$1 was accepted"
+    failed=1
+  elif ! tr -s ' \n' '  ' <"$WORK/options.log" | grep -qF "$2" || [ "$(grep -c 'CMake Error' "$WORK/options.log")" -ne 1 ]; then
+    echo "$1 should have said, once: $2"
+    cat "$WORK/options.log"
+    failed=1
+  fi
+}
+refused -DLATHE_CUDA=ON "LATHE_CUDA=ON, but this version of Lathe has no CUDA backend"
+refused -DLATHE_MPI=ON "LATHE_MPI=ON, but this version of Lathe has no MPI backend"
+refused -DLATHE_TESTS=maybe "LATHE_TESTS is 'maybe'; it must be AUTO, ON or OFF"
+refused -DLATHE_MATMUL=BLAS "LATHE_MATMUL is 'BLAS'; it must be AUTO, ONEDNN or EIGEN"
+rm -rf "$WORK/options"
+exit "$failed"

@@ -1,0 +1,60 @@
+# Lathe as others meet it: its headers, its symbols, the installed package from a prefix that was moved, the .deb, the options. Sanitized
+# archives would ask for a sanitized consumer, so builds with sanitizers leave this out.
+if(LATHE_SANITIZE OR NOT LATHE_INSTALL OR NOT LATHE_COMMAND)
+  return()
+endif()
+set(here ${CMAKE_CURRENT_LIST_DIR})
+set(work ${PROJECT_BINARY_DIR}/package)
+set(kind archives)
+if(BUILD_SHARED_LIBS)
+  set(kind shared)
+endif()
+
+# Public headers: each compiles alone, finds nothing but other public headers, and brings in none of the libraries behind them.
+file(REMOVE_RECURSE ${work}/public)
+set(sources)
+foreach(folder ${LATHE_FOLDERS})
+  get_property(headers GLOBAL PROPERTY LATHE_HEADERS_${folder})
+  file(MAKE_DIRECTORY ${work}/public/lathe/${folder})
+  foreach(header ${headers})
+    file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${folder}/${header} ${work}/public/lathe/${folder}/${header} SYMBOLIC)
+    string(REPLACE ".h" ".cc" source ${work}/headers/${folder}/${header})
+    configure_file(${here}/header_alone.cc.in ${source} @ONLY)
+    list(APPEND sources ${source})
+  endforeach()
+endforeach()
+add_library(public_headers OBJECT EXCLUDE_FROM_ALL ${sources})
+target_compile_options(public_headers PRIVATE ${LATHE_WARNINGS} -Werror -O0)
+target_include_directories(public_headers PRIVATE ${work}/public)
+add_test(NAME package_headers COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target public_headers)
+add_test(NAME package_visibility COMMAND ${here}/visibility_test.sh ${PROJECT_SOURCE_DIR} ${work}/public/lathe ${LATHE_FOLDERS})
+
+set(archives)
+foreach(folder ${LATHE_FOLDERS})
+  list(APPEND archives $<TARGET_FILE:lathe_${folder}>)
+endforeach()
+add_test(NAME package_symbols COMMAND ${here}/symbols_test.sh ${CMAKE_NM} ${CMAKE_OBJDUMP} ${archives})
+
+# Installed, moved away from where it was installed, used, and removed.
+set(settings WORK=${work} KIND=${kind} CMAKE=${CMAKE_COMMAND} CXX=${CMAKE_CXX_COMPILER} GENERATOR=${CMAKE_GENERATOR} SOURCE=${PROJECT_SOURCE_DIR}
+  BUILD=${PROJECT_BINARY_DIR} LIBDIR=${CMAKE_INSTALL_LIBDIR} VERSION=${PROJECT_VERSION} NM=${CMAKE_NM} READELF=${CMAKE_READELF})
+function(package_test name)
+  add_test(NAME package_${name} COMMAND ${here}/${name}_test.sh)
+  set_tests_properties(package_${name} PROPERTIES TIMEOUT 600 ENVIRONMENT "${settings}" SKIP_RETURN_CODE 77 ${ARGN})
+endfunction()
+package_test(install FIXTURES_SETUP package)
+package_test(consumer FIXTURES_REQUIRED package)
+package_test(pkg_config FIXTURES_REQUIRED package)
+if(BUILD_SHARED_LIBS)
+  package_test(exports FIXTURES_REQUIRED package)
+endif()
+add_test(NAME package_cleanup COMMAND ${CMAKE_COMMAND} -E rm -rf ${work}/moved ${work}/consumer)
+set_tests_properties(package_cleanup PROPERTIES FIXTURES_CLEANUP package)
+
+package_test(deb)
+package_test(options)
+package_test(subdirectory)
+# Compiles Lathe once more, so only where everything is tested: `ctest -C Everything`.
+add_test(NAME package_subdirectory_build CONFIGURATIONS Everything COMMAND ${here}/subdirectory_test.sh build)
+set_tests_properties(package_subdirectory_build PROPERTIES DEPENDS package_subdirectory TIMEOUT 1200
+  ENVIRONMENT "${settings};CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}")
