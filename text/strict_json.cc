@@ -121,7 +121,7 @@ std::string read_whole_file(const std::filesystem::path& path) {
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) throw FileError(path, fmt::format("can't be opened: {}", std::strerror(errno)));
-  constexpr std::size_t kBlock = std::size_t{1} << 20U;
+  constexpr std::size_t kBlock = std::size_t{16} << 10U;
   std::string bytes;
   while (file) {
     const std::size_t before = bytes.size();
@@ -135,6 +135,10 @@ std::string read_whole_file(const std::filesystem::path& path) {
 
 json read_strict_json(const std::filesystem::path& path, const JsonStream& stream) {
   const std::string bytes = read_whole_file(path);
+  // The lexer takes a NUL byte for the end of its input and would leave unread what follows.
+  if (const std::size_t nul = bytes.find('\0'); nul != std::string::npos) {
+    throw FormatError(path, fmt::format("byte {}", nul + 1), "a NUL byte, which JSON writes as \\u0000");
+  }
   Builder builder(path, stream);
   json::sax_parse(bytes, &builder);
   return builder.take();
