@@ -46,5 +46,6 @@ for name in "${names[@]}"; do
       printf "%-16s %9d inputs %6d s %7d/s %6d edges %5d MB  %s\n", name, inputs, seconds, seconds ? inputs / seconds : inputs, edges,
         memory, verdict
     }' "$log"
+  [ "$verdict" = "no findings" ] || grep -v -e ' pulse ' -e ' NEW ' -e ' REDUCE ' "$log" | tail -n 40 >&2
 done
 exit "$status"
