@@ -46,6 +46,7 @@ def config():
     yield "whole", json.dumps(bert, indent=2)
     yield "least", json.dumps(least)
     yield "num_labels", json.dumps(least | {"num_labels": 3, "label2id": {"LABEL_0": 0}})
+    yield "labels", json.dumps(least | {"id2label": {"0": "a", "1": "b", "2": "c"}})
     yield "unknown_keys", json.dumps(least | {"x": [[], {}, {"y": [1, -2.5e-3, 12345678901234567890, "\u0000\U0001F600"]}], "dtype": "bf16"})
     yield "refused", json.dumps(least | {"is_decoder": True, "pruned_heads": {"0": [1]}, "hidden_act": "swish"})
     yield "deep", "[" * 40 + "]" * 40

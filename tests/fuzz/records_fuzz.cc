@@ -97,20 +97,30 @@ std::string csv_field(std::string_view field) {
   return result + "\"";
 }
 
+Outcome read_csv(const std::string& csv) {
+  return read_all(csv, csv.size(),
+                  {.format = DataFormat::csv,
+                   .text_column = "text",
+                   .pair_column = "pair",
+                   .labels = LabelUse::optional,
+                   .max_record_bytes = csv.size()});
+}
+
 void check_csv_round_trip(const std::vector<Row>& rows) {
   std::string csv = "text,pair,label\n";
   for (const Row& row : rows) csv += csv_field(row.text) + "," + csv_field(row.pair) + "," + csv_field(row.label) + "\r\n";
-  const Outcome again = read_all(csv, csv.size(),
-                                 {.format = DataFormat::csv,
-                                  .text_column = "text",
-                                  .pair_column = "pair",
-                                  .labels = LabelUse::optional,
-                                  .max_record_bytes = csv.size()});
+  const Outcome again = read_csv(csv);
   require(again.refusal.empty() && again.rows.size() == rows.size(), "records written as CSV are read again");
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& read = again.rows[i];
     require(read.text == rows[i].text && read.pair == rows[i].pair && read.label == rows[i].label, "CSV keeps every byte");
   }
+}
+
+/// Any bytes at all are a field, between quotes.
+void check_csv_field(std::string_view bytes) {
+  const Outcome read = read_csv("pair,text\n," + csv_field(bytes));
+  require(read.rows.size() == 1 && read.rows.front().text == bytes, "a quoted field keeps every byte");
 }
 
 void check_labels(const std::vector<Row>& rows) {
@@ -147,6 +157,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Outcome pieces = read_all(text, piece, options);
   require(whole.rows == pieces.rows && whole.refusal == pieces.refusal, "records don't depend on how the bytes arrive");
   check_rows(whole, text, options);
+  check_csv_field(text);
   if (whole.rows.empty()) return 0;
   check_csv_round_trip(whole.rows);
   if (options.labels == lathe::LabelUse::required) check_labels(whole.rows);

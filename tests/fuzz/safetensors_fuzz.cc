@@ -70,6 +70,28 @@ void append_tensor(Parts& parts, unsigned seed) {
   parts.data.resize(parts.data.size() + bytes, static_cast<char>(seed));
 }
 
+/// Moves a tensor by a few bytes, over its neighbour or away from it, and lets its size be.
+void move_tensor(Parts& parts, unsigned seed) {
+  constexpr std::string_view kKey = "\"data_offsets\":[";
+  std::size_t at = parts.header.find(kKey);
+  for (unsigned i = 0; i < seed % 4; ++i) {
+    const std::size_t next = parts.header.find(kKey, at + 1);
+    if (next != std::string::npos) at = next;
+  }
+  if (at == std::string::npos) return;
+  const char* begin = parts.header.data() + at + kKey.size();
+  const char* const header_end = parts.header.data() + parts.header.size();
+  std::int64_t from = 0;
+  std::int64_t to = 0;
+  const auto first = std::from_chars(begin, header_end, from);
+  if (first.ec != std::errc() || first.ptr == header_end) return;
+  const auto second = std::from_chars(first.ptr + 1, header_end, to);
+  const std::int64_t by = static_cast<std::int64_t>(seed / 4 % 17) - 8;
+  if (second.ec != std::errc() || from > 4096 || to > 4096 || from + by < 0) return;
+  parts.header.replace(at + kKey.size(), static_cast<std::size_t>(second.ptr - begin),
+                       std::to_string(from + by) + "," + std::to_string(to + by));
+}
+
 /// Gives the data the length that the largest number before a bracket asks for, which data_offsets end with.
 void fit_data(Parts& parts) {
   std::size_t largest = 0;
@@ -97,6 +119,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
     append_tensor(parts, seed / 8);
   } else if (seed % 8 == 2) {
     fit_data(parts);
+  } else if (seed % 8 == 3) {
+    move_tensor(parts, seed / 8);
   } else {
     const std::size_t before = parts.header.size();
     parts.header.resize(max_size);
