@@ -135,10 +135,9 @@ std::string read_whole_file(const std::filesystem::path& path) {
 
 json read_strict_json(const std::filesystem::path& path, const JsonStream& stream) {
   const std::string bytes = read_whole_file(path);
-  // The lexer takes a NUL byte for the end of its input and would leave unread what follows.
-  if (const std::size_t nul = bytes.find('\0'); nul != std::string::npos) {
-    throw FormatError(path, fmt::format("byte {}", nul + 1), "a NUL byte, which JSON writes as \\u0000");
-  }
+  // The parser takes a NUL for the end of its input and would let pass whatever follows one.
+  if (const std::size_t nul = bytes.find('\0'); nul != std::string::npos)
+    throw FormatError(path, fmt::format("byte {}", nul + 1), "a NUL byte, which JSON does not allow");
   Builder builder(path, stream);
   json::sax_parse(bytes, &builder);
   return builder.take();

@@ -19,7 +19,7 @@ int evaluate_command(const EvaluateOptions& options) {
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);
   const std::vector<std::int32_t> labels = classifier->labels().ids_of(data.records);
-  const EncodedTexts encoded = tokenize(classifier->tokenizer(), data.records, reading.kind(), max_length, device.threads);
+  const EncodedTexts encoded = tokenize(*classifier, data.records, reading.kind(), max_length, device.threads);
   const ClassificationMetrics metrics = evaluate(*classifier, encoded.samples, labels, reading.batch_size);
   if (options.json) {
     fmt::print("{}\n", metrics_to_json(metrics, classifier->labels().names(), 2));

@@ -95,7 +95,7 @@ LabelledSamples select(const LabelledSamples& all, const std::vector<std::int64_
 /// Tokenizes and says how it went.
 LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
                         std::int32_t max_length, int threads) {
-  EncodedTexts encoded = tokenize(classifier.tokenizer(), records, kind, max_length, threads);
+  EncodedTexts encoded = tokenize(classifier, records, kind, max_length, threads);
   const auto tokens = static_cast<double>(encoded.samples.ids.size());
   fmt::print(stderr, "{}: {} tokens{}, {:.2f} % unknown\n", name, encoded.samples.ids.size(),
              encoded.truncated > 0 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,

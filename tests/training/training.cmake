@@ -1,5 +1,5 @@
 lathe_test(training
-  SOURCES training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json)
 if(LATHE_SANITIZE)
   return()  # the sanitizers have taken malloc's place already
