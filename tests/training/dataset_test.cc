@@ -58,5 +58,25 @@ TEST(Tokenize, RefusesTokenTypesThatTheModelHasNoEmbeddingFor) {
   EXPECT_NE(pair.find("pairs get the token type 2,"), std::string::npos) << pair;
 }
 
+TEST(Tokenize, RefusesTextsWithoutAnyToken) {
+  const TemporaryFolder folder;
+  write_tiny_model(folder / "model");
+  Records records("data.tsv");
+  records.append({.text = "good film", .line = 2});
+  records.append({.text = " ", .line = 4});
+  const auto load = [&] {
+    return Classifier::load(folder / "model", Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 26}),
+                            LabelSet({"negative", "positive"}), Classifier::Head::renewed, 1, ArenaUse::inference);
+  };
+  EXPECT_EQ(tokenize(*load(), records, TextKind::single, 32, 1).samples.length(1), 2) << "[CLS] [SEP]";
+  write_tokenizer(folder / "model" / "tokenizer.json", 0, 1);
+  try {
+    tokenize(*load(), records, TextKind::single, 32, 1);
+    ADD_FAILURE() << "nothing was refused";
+  } catch (const FormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("data.tsv, line 4: the text makes no token"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace lathe
