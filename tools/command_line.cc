@@ -19,7 +19,7 @@ void add_reading(CLI::App& command, ReadingOptions& options, std::string_view so
   const std::string otherwise(source);
   command
       .add_option("--text-column", options.text_column,
-                  "column with the text (default: " + otherwise + "\"text\", \"sentence\", or the only other column)")
+                  "column with the text (default: " + otherwise + R"("text", "sentence", or the only other column))")
       ->type_name("NAME")
       ->group(kReading);
   command
@@ -69,7 +69,7 @@ void add_running(CLI::App& command, RunningOptions& options, std::string_view so
       ->group(kRunning);
 }
 
-const char* kModelHelp = "folder with config.json, model.safetensors, and tokenizer.json or vocab.txt";
+constexpr const char* kModelHelp = "folder with config.json, model.safetensors, and tokenizer.json or vocab.txt";
 constexpr const char* kFromRun = "as the model was trained, else ";
 
 void add_finetune(CLI::App& app, FinetuneOptions& options) {
