@@ -2,6 +2,7 @@
 option(LATHE_COMMAND "Build the lathe command" ${PROJECT_IS_TOP_LEVEL})
 option(LATHE_INSTALL "Make rules to install and to package Lathe" ${PROJECT_IS_TOP_LEVEL})
 option(LATHE_BENCHMARKS "Build the benchmarks" OFF)
+option(LATHE_FUZZ "Build the fuzz targets, by clang" OFF)
 set(LATHE_TESTS AUTO CACHE STRING "Build the tests: AUTO (at top level, where GoogleTest is found), ON or OFF")
 set(LATHE_CUDA AUTO CACHE STRING "CUDA backend: AUTO, ON or OFF")
 set(LATHE_MPI AUTO CACHE STRING "MPI backend: AUTO, ON or OFF")

@@ -57,4 +57,8 @@ function(lathe_test name)
   target_link_libraries(${target} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  if(LATHE_ARCHER)
+    # libomp's own code isn't compiled for ThreadSanitizer; Archer speaks for it.
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT "OMP_TOOL_LIBRARIES=${LATHE_ARCHER};TSAN_OPTIONS=ignore_noninstrumented_modules=1")
+  endif()
 endfunction()

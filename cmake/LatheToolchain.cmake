@@ -29,3 +29,12 @@ if(LATHE_SANITIZE)
   add_compile_options(-fsanitize=${LATHE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_link_options(-fsanitize=${LATHE_SANITIZE})
 endif()
+if(LATHE_SANITIZE MATCHES "thread")
+  # ThreadSanitizer doesn't see what orders the threads inside libgomp, and takes most parallel regions for races. clang's libomp
+  # tells it, through a tool of its own, Archer.
+  string(REGEX MATCH "^[0-9]+" LATHE_CLANG_MAJOR "${CMAKE_CXX_COMPILER_VERSION}")
+  find_library(LATHE_ARCHER NAMES archer PATHS /usr/lib/llvm-${LATHE_CLANG_MAJOR}/lib)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang" OR NOT LATHE_ARCHER)
+    message(FATAL_ERROR "ThreadSanitizer needs clang and the Archer library of its libomp: install clang and libomp-dev, and use cmake --preset tsan")
+  endif()
+endif()

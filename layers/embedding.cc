@@ -8,21 +8,23 @@ namespace lathe {
 namespace {
 
 /// What backward keeps, in the order in which it is saved.
-enum Saved : std::size_t {
-  kZ,
-  kMean,
-  kRstd,
-  kGamma,
-  kOrder,
-  kSplitStart,
-  kSegmentSplit,
-  kSegmentRow,
-  kCuSeqlens,
-  kType,
-  kRandomKey,
-  kSample,
-  kPosition
+namespace saved {
+enum : std::size_t {
+  z,
+  mean,
+  rstd,
+  gamma,
+  order,
+  split_start,
+  segment_split,
+  segment_row,
+  cu_seqlens,
+  type,
+  random_key,
+  sample,
+  position
 };
+}  // namespace saved
 
 }  // namespace
 
@@ -64,63 +66,64 @@ Tensor embed(Tape& tape, const EmbeddingTables& tables, const Batch& batch, doub
   const std::int64_t vocabulary = tables.words.rows();
   const std::int64_t positions = tables.positions.rows();
   const std::int64_t types = tables.types ? tables.types.rows() : 0;
-  tape.record({.name = "embed",
-               .inputs = {tables.words, tables.positions, tables.types, tables.gamma, tables.beta},
-               .outputs = {y},
-               .saved = {z, mean, rstd, tables.gamma, batch.order, batch.split_start, batch.segment_split, batch.segment_row,
-                         batch.cu_seqlens, batch.type, batch.random_key, batch.sample, batch.position}},
-              [=](const Backward& b) {
-                const Tensor& d_y = b.d_output(0);
-                on(d_y, [&]<class T>(CpuStream stream) {
-                  using A = Accumulator<T>;
-                  const Tensor d_z = Tensor::like(d_y);
-                  {
-                    const Workspace workspace(b.device(), layernorm_backward_workspace<T>(tokens, channels));
-                    embedding_norm_backward(
-                        stream, EmbeddingNormBackward<T>{
-                                    .d_z = d_z.data<T>(),
-                                    .d_gamma = b.d_input<A>(3),
-                                    .use_gamma = b.use(3),
-                                    .d_beta = b.d_input<A>(4),
-                                    .use_beta = b.use(4),
-                                    .d_y = d_y.data<T>(),
-                                    .z = b.saved(kZ).data<T>(),
-                                    .mean = b.saved(kMean).data<A>(),
-                                    .rstd = b.saved(kRstd).data<A>(),
-                                    .gamma = b.saved(kGamma).data<T>(),
-                                    .dropout = dropout_from(b.saved(kRandomKey), b.saved(kSample), b.saved(kPosition), site),
-                                    .workspace = workspace.data(),
-                                    .tokens = tokens,
-                                    .channels = channels});
-                  }
-                  const std::int64_t splits = b.saved(kSplitStart).size() - 1;
-                  const Workspace workspace(b.device(), embedding_backward_workspace<T>(tokens, splits, channels, types));
-                  embedding_backward(
-                      stream, EmbeddingBackward<T>{.d_words = b.d_input<A>(0),
-                                                   .use_words = b.use(0),
-                                                   .d_positions = b.d_input<A>(1),
-                                                   .use_positions = b.use(1),
-                                                   .d_types = b.d_input<A>(2),
-                                                   .use_types = b.use(2),
-                                                   .d_z = d_z.data<T>(),
-                                                   .segments = {.order = b.saved(kOrder).data<std::int32_t>(),
-                                                                .split_start = b.saved(kSplitStart).data<std::int32_t>(),
-                                                                .segment_split = b.saved(kSegmentSplit).data<std::int32_t>(),
-                                                                .segment_row = b.saved(kSegmentRow).data<std::int32_t>(),
-                                                                .splits = splits,
-                                                                .segments = b.saved(kSegmentRow).size()},
-                                                   .cu_seqlens = b.saved(kCuSeqlens).data<std::int32_t>(),
-                                                   .type = b.saved(kType).data<std::int32_t>(),
-                                                   .first_position = first_position,
-                                                   .workspace = workspace.data(),
-                                                   .tokens = tokens,
-                                                   .sequences = b.saved(kCuSeqlens).size() - 1,
-                                                   .channels = channels,
-                                                   .vocabulary = vocabulary,
-                                                   .positions = positions,
-                                                   .types = types});
-                });
-              });
+  tape.record(
+      {.name = "embed",
+       .inputs = {tables.words, tables.positions, tables.types, tables.gamma, tables.beta},
+       .outputs = {y},
+       .saved = {z, mean, rstd, tables.gamma, batch.order, batch.split_start, batch.segment_split, batch.segment_row,
+                 batch.cu_seqlens, batch.type, batch.random_key, batch.sample, batch.position}},
+      [=](const Backward& b) {
+        const Tensor& d_y = b.d_output(0);
+        on(d_y, [&]<class T>(CpuStream stream) {
+          using A = Accumulator<T>;
+          const Tensor d_z = Tensor::like(d_y);
+          {
+            const Workspace workspace(b.device(), layernorm_backward_workspace<T>(tokens, channels));
+            embedding_norm_backward(
+                stream, EmbeddingNormBackward<T>{.d_z = d_z.data<T>(),
+                                                 .d_gamma = b.d_input<A>(3),
+                                                 .use_gamma = b.use(3),
+                                                 .d_beta = b.d_input<A>(4),
+                                                 .use_beta = b.use(4),
+                                                 .d_y = d_y.data<T>(),
+                                                 .z = b.saved(saved::z).data<T>(),
+                                                 .mean = b.saved(saved::mean).data<A>(),
+                                                 .rstd = b.saved(saved::rstd).data<A>(),
+                                                 .gamma = b.saved(saved::gamma).data<T>(),
+                                                 .dropout = dropout_from(b.saved(saved::random_key), b.saved(saved::sample),
+                                                                         b.saved(saved::position), site),
+                                                 .workspace = workspace.data(),
+                                                 .tokens = tokens,
+                                                 .channels = channels});
+          }
+          const std::int64_t splits = b.saved(saved::split_start).size() - 1;
+          const Workspace workspace(b.device(), embedding_backward_workspace<T>(tokens, splits, channels, types));
+          embedding_backward(
+              stream, EmbeddingBackward<T>{.d_words = b.d_input<A>(0),
+                                           .use_words = b.use(0),
+                                           .d_positions = b.d_input<A>(1),
+                                           .use_positions = b.use(1),
+                                           .d_types = b.d_input<A>(2),
+                                           .use_types = b.use(2),
+                                           .d_z = d_z.data<T>(),
+                                           .segments = {.order = b.saved(saved::order).data<std::int32_t>(),
+                                                        .split_start = b.saved(saved::split_start).data<std::int32_t>(),
+                                                        .segment_split = b.saved(saved::segment_split).data<std::int32_t>(),
+                                                        .segment_row = b.saved(saved::segment_row).data<std::int32_t>(),
+                                                        .splits = splits,
+                                                        .segments = b.saved(saved::segment_row).size()},
+                                           .cu_seqlens = b.saved(saved::cu_seqlens).data<std::int32_t>(),
+                                           .type = b.saved(saved::type).data<std::int32_t>(),
+                                           .first_position = first_position,
+                                           .workspace = workspace.data(),
+                                           .tokens = tokens,
+                                           .sequences = b.saved(saved::cu_seqlens).size() - 1,
+                                           .channels = channels,
+                                           .vocabulary = vocabulary,
+                                           .positions = positions,
+                                           .types = types});
+        });
+      });
   return y;
 }
 

@@ -27,7 +27,7 @@ Tensor dropout(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows, Dr
 /// y = gamma * normalised(residual + dropout(x + bias)) + beta. Shapes: x, residual, y [T, C]; bias, gamma, beta [C]; bias and residual
 /// may be empty; x and residual must be two tensors where anything is dropped.
 Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& bias, const Tensor& residual, const Tensor& gamma,
-                  const Tensor& beta, double epsilon, const Batch& batch, RowKind rows, DropoutSite site);
+                  const Tensor& beta, double epsilon, const Batch& batch, RowKind kind, DropoutSite site);
 
 /// What an embedding adds up, and the LayerNorm after it.
 struct EmbeddingTables {

@@ -16,6 +16,7 @@ using DeviceRef = std::shared_ptr<Device>;
 
 /// A counted block of a device's memory. The handle is cheap to copy; the memory goes back to the device with the last one.
 /// Counting and allocation are safe from several threads.
+// NOLINTNEXTLINE(cppcoreguidelines-special-member-functions): the assignment takes its operand by value, copied or moved.
 class Storage {
  public:
   Storage() = default;

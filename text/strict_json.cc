@@ -129,7 +129,7 @@ std::string read_whole_file(const std::filesystem::path& path) {
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) throw FileError(path, fmt::format("can't be opened: {}", std::strerror(errno)));
-  constexpr std::size_t kBlock = std::size_t{1} << 20U;
+  constexpr std::size_t kBlock = std::size_t{16} << 10U;
   std::string bytes;
   while (file) {
     const std::size_t before = bytes.size();

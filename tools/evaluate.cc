@@ -23,7 +23,7 @@ int evaluate_command(const EvaluateOptions& options) {
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);
   const std::vector<std::int32_t> labels = classifier->labels().ids_of(data.records);
-  const EncodedTexts encoded = tokenize(classifier->tokenizer(), data.records, reading.kind(), max_length, device.threads);
+  const EncodedTexts encoded = tokenize(*classifier, data.records, reading.kind(), max_length, device.threads);
   print_tokens("data", encoded, max_length);
   const ClassificationMetrics metrics = evaluate(*classifier, encoded.samples, labels, reading.batch_size);
   if (options.json) {

@@ -99,7 +99,7 @@ DataSet read(const std::string& name, const fs::path& path, const RecordOptions&
 /// Tokenizes and says how it went.
 LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
                         std::int32_t max_length, int threads) {
-  EncodedTexts encoded = tokenize(classifier.tokenizer(), records, kind, max_length, threads);
+  EncodedTexts encoded = tokenize(classifier, records, kind, max_length, threads);
   print_tokens(name, encoded, max_length);
   return {.samples = std::move(encoded.samples), .labels = classifier.labels().ids_of(records)};
 }

@@ -24,7 +24,9 @@ constexpr std::uint32_t kThresholds[] = {0, 1, 6554, 32768, 65535};
 
 TYPED_TEST(DropoutKernel, KeepsAndScalesWhatPhiloxSays) {
   using T = TypeParam;
-  for (const auto [tokens, channels] : kShapes) {
+  for (const Shape& shape : kShapes) {
+    const std::int64_t tokens = shape.tokens;  // no structured binding: clang 14 lets no lambda capture one
+    const std::int64_t channels = shape.channels;
     for (const std::uint32_t threshold : kThresholds) {
       SCOPED_TRACE(::testing::Message() << "T " << tokens << " C " << channels << " threshold " << threshold);
       const DropoutInputs inputs(tokens);
@@ -61,7 +63,9 @@ TYPED_TEST(DropoutKernel, KeepsAndScalesWhatPhiloxSays) {
 
 TYPED_TEST(DropoutKernel, BackwardWritesAddsOrSkips) {
   using T = TypeParam;
-  for (const auto [tokens, channels] : kShapes) {
+  for (const Shape& shape : kShapes) {
+    const std::int64_t tokens = shape.tokens;  // no structured binding: clang 14 lets no lambda capture one
+    const std::int64_t channels = shape.channels;
     for (const std::uint32_t threshold : kThresholds) {
       for (const Use use : {Use::skip, Use::write, Use::add}) {
         SCOPED_TRACE(::testing::Message() << "T " << tokens << " C " << channels << " threshold " << threshold << " "

@@ -33,7 +33,9 @@ TYPED_TEST(ReduceKernel, ColumnSumsAreTheSumsOfTheColumns) {
   struct Shape {
     std::int64_t tokens, channels;
   };
-  for (const auto [tokens, channels] : {Shape{0, 5}, {1, 1}, {31, 3}, {32, 129}, {33, 128}, {71, 384}, {2100, 17}}) {
+  for (const Shape& shape : {Shape{0, 5}, {1, 1}, {31, 3}, {32, 129}, {33, 128}, {71, 384}, {2100, 17}}) {
+    const std::int64_t tokens = shape.tokens;  // no structured binding: clang 14 lets no lambda capture one
+    const std::int64_t channels = shape.channels;
     for (const Use use : {Use::skip, Use::write, Use::add}) {
       SCOPED_TRACE(::testing::Message() << "T " << tokens << " C " << channels << " " << use_name(use));
       const std::vector<T> x = random_values<T>(tokens * channels, 1, 0.5);

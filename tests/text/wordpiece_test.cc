@@ -458,6 +458,10 @@ TEST_F(WordPiece, RefusesTokenizerJsonThatContradictsItself) {
   EXPECT_THROW(WordPieceTokenizer::load(folder_), FormatError);
   write("tokenizer.json", "[1]");
   EXPECT_THROW(WordPieceTokenizer::load(folder_), FormatError);
+  // Nothing hides behind a NUL byte.
+  const std::filesystem::path path = write_json();
+  std::ofstream(path, std::ios::app) << std::string_view("\0{}", 3);
+  expect_has(message<FormatError>([&] { WordPieceTokenizer::load(folder_); }), ": a NUL byte");
 }
 
 TEST_F(WordPiece, TruncatedFilesAreRefusedAtEveryLength) {

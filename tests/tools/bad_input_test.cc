@@ -26,7 +26,7 @@ TEST_F(BadInputTest, ConfigurationsThatDoNotFit) {
   write_tiny_model(folder_ / "deep", 3, 32);
   fs::copy_file(folder_ / "deep" / "config.json", folder_ / "model" / "config.json", fs::copy_options::overwrite_existing);
   expect_refused(finetune(), {"encoder.layer.2"});
-  write("model/config.json", "{\"model_type\": \"llama\"}");
+  write("model/config.json", R"({"model_type": "llama"})");
   expect_refused(finetune(), {"config.json", "llama"});
   write("model/config.json", "{");
   expect_refused(finetune(), {"config.json"});

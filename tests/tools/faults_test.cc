@@ -300,7 +300,7 @@ TEST_F(Faults, F24_MemoryThatIsNotThereIsToldWithABatchSizeThatFits) {
   };
   const auto needed = [&](std::int32_t batch_size) {
     const auto classifier = load(1 << 28);
-    LabelledSamples train = {.samples = tokenize(classifier->tokenizer(), data.records, TextKind::single, 64, 1).samples,
+    LabelledSamples train = {.samples = tokenize(*classifier, data.records, TextKind::single, 64, 1).samples,
                              .labels = classifier->labels().ids_of(data.records)};
     FinetuneSettings settings;
     settings.batch_size = batch_size;
@@ -310,7 +310,7 @@ TEST_F(Faults, F24_MemoryThatIsNotThereIsToldWithABatchSizeThatFits) {
   const std::int64_t enough_for_8 = needed(8) + (1 << 16);
   ASSERT_LT(enough_for_8, needed(16));
   const auto classifier = load(enough_for_8);
-  LabelledSamples train = {.samples = tokenize(classifier->tokenizer(), data.records, TextKind::single, 64, 1).samples,
+  LabelledSamples train = {.samples = tokenize(*classifier, data.records, TextKind::single, 64, 1).samples,
                            .labels = classifier->labels().ids_of(data.records)};
   FinetuneSettings settings;
   try {

@@ -40,6 +40,7 @@ inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::
   std::vector<std::string> words = {LATHE_COMMAND};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   const pid_t child = ::fork();

@@ -68,7 +68,7 @@ class FinetuneTest : public testing::Test {
   }
   LabelledSamples samples(const Classifier& classifier, const char* name) const {
     const DataSet data = read_records(folder_ / name);
-    return {.samples = tokenize(classifier.tokenizer(), data.records, TextKind::single, 32, 1).samples,
+    return {.samples = tokenize(classifier, data.records, TextKind::single, 32, 1).samples,
             .labels = classifier.labels().ids_of(data.records)};
   }
   fs::path output(const char* name) const {

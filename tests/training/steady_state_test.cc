@@ -110,7 +110,7 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
   const DataSet data = read_records(folder / "train.tsv");
   const auto classifier = Classifier::load(folder / "model", Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}),
                                            choose_labels(data.records, LabelSet()).labels, Classifier::Head::renewed, 1);
-  const LabelledSamples train{.samples = tokenize(classifier->tokenizer(), data.records, TextKind::single, 32, 1).samples,
+  const LabelledSamples train{.samples = tokenize(*classifier, data.records, TextKind::single, 32, 1).samples,
                               .labels = classifier->labels().ids_of(data.records)};
   FinetuneSettings settings;
   settings.batch_size = 8;
