@@ -122,7 +122,7 @@ class Page {
       figure(fmt::format("Accuracy, {}", split), fmt::format("{:.4f}", m.accuracy), counted(m.samples, "row"));
       if (m.binary()) {
         figure(fmt::format("F1, {}", split), fmt::format("{:.4f}", m.positive().f1),
-               fmt::format("of {}", label_of(results_.labels.at(1))));
+               fmt::format("of {}", label_of(results_.labels.at(static_cast<std::size_t>(m.positive_class)))));
       } else {
         figure(fmt::format("Macro F1, {}", split), fmt::format("{:.4f}", m.macro.f1),
                grouped(static_cast<std::int64_t>(m.classes.size())) + " classes");
@@ -172,7 +172,7 @@ class Page {
           kind, label, s.precision, s.recall, s.f1, grouped(rows));
     };
     for (std::size_t c = 0; c < metrics.classes.size(); ++c) {
-      const bool positive = metrics.binary() && c == 1;
+      const bool positive = metrics.binary() && c == static_cast<std::size_t>(metrics.positive_class);
       row("", label_of(results_.labels.at(c)) + (positive ? " <span class=\"tag\">the positive one</span>" : ""),
           metrics.classes[c], metrics.support[c]);
     }

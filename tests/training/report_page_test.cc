@@ -102,6 +102,15 @@ TEST(ReportPage, ShowsTheRun) {
   EXPECT_EQ(page, report_page(results_of(2, 400), contents_of_run()));
 }
 
+TEST(ReportPage, ThePositiveClassIsTheOneThatTheMetricsName) {
+  RunResults results = results_of(2, 8);
+  results.dev->positive_class = 0;
+  const std::string page = report_page(results, contents_of_run());
+  expect_sound(page);
+  EXPECT_NE(page.find("class-0</bdi> <span class=\"tag\">the positive one"), std::string::npos);
+  EXPECT_EQ(page.find("class-1</bdi> <span class=\"tag\">the positive one"), std::string::npos);
+}
+
 TEST(ReportPage, ATestSplitHasTheFirstWord) {
   RunResults results = results_of(2, 400);
   results.test = metrics_of(2, 4);
