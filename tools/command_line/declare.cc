@@ -113,7 +113,9 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       "      --label-column 1 --text-column 2 --pair-column 3 --output news --dry-run");
   command->add_option("--model", options.model, kModel)->required()->type_name("DIR|NAME");
   command->add_option("--train", options.train, "data to train on: .tsv, .csv, .jsonl")->required()->type_name("FILE");
-  command->add_option("--output", options.output, "folder to write: the model, run.toml, results.json, metrics.jsonl")
+  command
+      ->add_option("--output", options.output,
+                   "folder to write: the model, run.toml, results.json, metrics.jsonl, report.html, curves.svg")
       ->required()
       ->type_name("DIR");
   command
