@@ -4,7 +4,7 @@
 
 namespace lathe {
 
-int finetune_command(const FinetuneOptions& options);
+int finetune_command(const FinetuneOptions& call);
 int evaluate_command(const EvaluateOptions& options);
 int predict_command(const PredictOptions& options);
 int tokenize_command(const TokenizeOptions& options);

@@ -66,7 +66,7 @@ RunDefaults read_run_defaults(const std::filesystem::path& model) {
   for (const RunSetting& setting : read_run_file(file)) {
     if (setting.section != "finetune") continue;
     const auto text = [&] {
-      std::string value = as<std::string>(file, setting, "text");
+      auto value = as<std::string>(file, setting, "text");
       return value.empty() ? std::nullopt : std::optional(std::move(value));
     };
     const auto integer = [&](std::int64_t least) {

@@ -120,9 +120,8 @@ TEST_F(ReplayTest, WhereToWriteIsTheCallsToSay) {
   EXPECT_NE(refusal({"finetune", "--config", path("first/run.toml")}).find("--output DIR is missing"), std::string::npos);
   EXPECT_NE(refusal({"finetune", "--config", path("first/run.toml"), "--output", path("first")}).find("--overwrite"),
             std::string::npos);
-  EXPECT_NE(
-      refusal({"finetune", "--config", path("nowhere.toml"), "--output", path("new")}).find("nowhere.toml: "),
-      std::string::npos);
+  EXPECT_NE(refusal({"finetune", "--config", path("nowhere.toml"), "--output", path("new")}).find("nowhere.toml: "),
+            std::string::npos);
 }
 
 TEST_F(ReplayTest, AChangedInputIsAWarningWithBothHashes) {

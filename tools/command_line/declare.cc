@@ -48,7 +48,7 @@ void add_reading(CLI::App& command, ReadingOptions& options, Defaults defaults) 
   const auto column = [&](const char* name, std::optional<std::string>& target, const char* text, const char* otherwise) {
     command.add_option(name, target, with_default(text, defaults, otherwise))->type_name("COLUMN")->group(kReading);
   };
-  column("--text-column", options.text_column, "column with the text", "\"text\", \"sentence\", or the only other column");
+  column("--text-column", options.text_column, "column with the text", R"("text", "sentence", or the only other column)");
   column("--pair-column", options.pair_column, "column with a second text, for pairs", "none");
   column("--label-column", options.label_column, "column with the label", "label");
   command

@@ -35,11 +35,11 @@ std::string filled(const std::string& text) {
   std::string line;
   std::istringstream words(text);
   for (std::string word; words >> word;) {
-    if (!line.empty() && escaped(line + " " + word).size() > kLongest) {
+    if (!line.empty() && escaped(fmt::format("{} {}", line, word)).size() > kLongest) {
       result += escaped(line) + "\n";
       line.clear();
     }
-    line += (line.empty() ? "" : " ") + word;
+    line.append(line.empty() ? "" : " ").append(word);
   }
   return result + escaped(line) + "\n";
 }
