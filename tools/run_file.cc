@@ -15,6 +15,13 @@
 // Settings are flat; the parser recurses over what is nested.
 #define TOML_MAX_NESTED_VALUES 16
 #define TOML_ENABLE_FORMATTERS 0
+// Some of the parser's assertions don't hold for every input ("[" before a byte that begins no key, in 3.3.0), and without assertions
+// become promises to clang's optimizer. The code behind them refuses such input: they are left out in every build.
+#include <toml++/impl/preprocessor.h>
+#undef TOML_ASSERT
+#define TOML_ASSERT(condition) static_assert(true)
+#undef TOML_ASSERT_ASSUME
+#define TOML_ASSERT_ASSUME(condition) static_assert(true)
 #include <toml++/toml.h>
 
 namespace lathe {

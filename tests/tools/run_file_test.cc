@@ -76,6 +76,9 @@ TEST(RunFile, WhatIsNoSettingIsRefusedWithItsLine) {
             "run.toml, line 2: 'more' is a table; a setting is text, a number, true or false");
   EXPECT_TRUE(refusal("a = 1\n\n= 2").starts_with("run.toml, line 3: ")) << refusal("a = 1\n\n= 2");
   EXPECT_TRUE(refusal("a = 1\na = 2").starts_with("run.toml, line 2: ")) << refusal("a = 1\na = 2");
+  // A key that begins with no letter of keys, for which toml++ 3.3.0 has an assertion alone.
+  EXPECT_TRUE(refusal(std::string_view("a = 1\n[\0", 8)).starts_with("run.toml, line 2: "));
+  EXPECT_TRUE(refusal("a = 1\n[=").starts_with("run.toml, line 2: ")) << refusal("a = 1\n[=");
   EXPECT_TRUE(refusal("a = \"\xFF\"").starts_with("run.toml, line 1: ")) << refusal("a = \"\xFF\"");
 }
 

@@ -24,6 +24,6 @@ endforeach()
 
 # A thousand malformed and odd files, each with what must become of it (docs/reliability.md).
 add_test(NAME hostile_inputs
-  COMMAND ${LATHE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/hostile_inputs_test.py $<TARGET_FILE:lathe_command> $<$<BOOL:${LATHE_SANITIZE}>:--sanitized>
+  COMMAND ${LATHE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/hostile_inputs_test.py $<TARGET_FILE:lathe_command> $<$<NOT:$<STREQUAL:${LATHE_SANITIZE},>>:--sanitized>
   COMMAND_EXPAND_LISTS)
 set_tests_properties(hostile_inputs PROPERTIES TIMEOUT 900)
