@@ -23,7 +23,10 @@ foreach(test ${command_tests})
 endforeach()
 
 # A thousand malformed and odd files, each with what must become of it (docs/reliability.md).
+set(hostile_options)
+if(LATHE_SANITIZE)
+  set(hostile_options --sanitized)
+endif()
 add_test(NAME hostile_inputs
-  COMMAND ${LATHE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/hostile_inputs_test.py $<TARGET_FILE:lathe_command> $<$<NOT:$<STREQUAL:${LATHE_SANITIZE},>>:--sanitized>
-  COMMAND_EXPAND_LISTS)
+  COMMAND ${LATHE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/hostile_inputs_test.py $<TARGET_FILE:lathe_command> ${hostile_options})
 set_tests_properties(hostile_inputs PROPERTIES TIMEOUT 900)
