@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "lathe/training/evaluation.h"
-#include "lathe/training/loader.h"
 #include "lathe/training/results.h"
 
 namespace lathe {
@@ -19,22 +18,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-/// The samples of the run's largest batch: which samples a step sees is known before.
-LabelledSamples largest_batch(const LabelledSamples& train, const FinetuneSettings& settings, std::int64_t steps) {
-  SampleOrder order(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed);
-  std::vector<std::int64_t> largest;
-  std::int64_t most = -1;
-  for (std::int64_t step = 0; step < steps; ++step) {
-    const auto members = order.batch(step);
-    std::int64_t tokens = 0;
-    for (const std::int32_t member : members) tokens += train.samples.length(member);
-    if (tokens <= most) continue;
-    most = tokens;
-    largest.assign(members.begin(), members.end());
-  }
-  return select(train, largest);
-}
 
 std::int64_t tokens_of(const LabelledSamples& samples) { return static_cast<std::int64_t>(samples.samples.ids.size()); }
 
@@ -99,7 +82,7 @@ RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, c
 
   FinetuneSettings once = still;
   once.max_steps = 1;
-  const LabelledSamples largest = largest_batch(train, settings, estimate.steps.total);
+  const LabelledSamples largest = select(train, largest_batch(train, settings));
   FinetuneObserver nobody;
   finetune(classifier, largest, nullptr, once, nobody);
   estimate.largest_batch_tokens = tokens_of(largest);

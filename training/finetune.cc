@@ -53,6 +53,9 @@ std::vector<std::int32_t> longest_samples(const TokenizedSamples& samples, std::
   return members;
 }
 
+/// Steps whose batches are looked at before they come.
+constexpr std::int64_t kForeseenSteps = 100'000;
+
 std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
   std::int64_t tokens = 0;
   for (const std::int32_t member : members) tokens += samples.length(member);
@@ -123,9 +126,8 @@ class Run {
   /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to. One that comes only after very
   /// many steps is prepared when it comes.
   void prepare_products() {
-    constexpr std::int64_t kMost = 100'000;
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
-    for (std::int64_t step = 0; step < std::min(steps_.total, kMost); ++step) {
+    for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
       const auto members = order_.batch(step);
       sizes.emplace(token_bucket(tokens_of(train_.samples, members)), static_cast<std::int64_t>(members.size()));
     }
@@ -226,13 +228,31 @@ class Run {
 
 }  // namespace
 
+std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const FinetuneSettings& settings) {
+  SampleOrder order(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed);
+  const std::int64_t steps = std::min(finetune_steps(settings, train.samples.count()).total, kForeseenSteps);
+  std::vector<std::int64_t> largest;
+  std::int64_t most = -1;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const auto members = order.batch(step);
+    const std::int64_t tokens = tokens_of(train.samples, members);
+    if (tokens <= most) continue;
+    most = tokens;
+    largest.assign(members.begin(), members.end());
+  }
+  return largest;
+}
+
 void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings) {
   constexpr double kMebibyte = 1 << 20;
   std::string message;
   std::int64_t requested = 0;
   std::int64_t available = 0;
   for (std::int32_t size = settings.batch_size; size > 0; size /= 2) {
-    const std::vector<std::int32_t> members = longest_samples(train.samples, size);
+    FinetuneSettings smaller = settings;
+    smaller.batch_size = size;
+    const std::vector<std::int64_t> batch = largest_batch(train, smaller);
+    const std::vector<std::int32_t> members(batch.begin(), batch.end());
     try {
       const AdamWOptimizer optimizer(classifier.arena(), settings.optimizer);
       rehearse_batch(classifier, train, members, settings.seed);

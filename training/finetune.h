@@ -96,7 +96,11 @@ struct FinetuneResult {
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
                         const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr);
 
-/// Takes forward and backward, and the optimizer's memory, of the largest batch that `settings` can make of `train`, so that too little
+/// The samples of the batch with the most tokens that `settings` will make of `train`: which samples a step sees is known before. Looks at
+/// the first 100,000 steps.
+std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const FinetuneSettings& settings);
+
+/// Takes forward and backward, and the optimizer's memory, of the largest batch that `settings` will make of `train`, so that too little
 /// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits.
 void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings);
 
