@@ -76,13 +76,16 @@ std::size_t end_of_string(std::string_view line, std::size_t begin) {
 /// Why a line can't be TOML, or nothing. Characters beyond ASCII stand in strings and comments alone: on some, elsewhere, toml++ 3.3.0
 /// reaches what it tells the compiler is unreachable. Strings of several lines, in which it does so too, no setting needs.
 std::string_view fault_of_line(std::string_view line) {
-  char before = '=';  // the last character but spaces
+  char before = '=';      // the last character but spaces
+  bool in_value = false;  // behind the key's "=": no dot stands before a quote there
   for (std::size_t at = 0; at < line.size() && line[at] != '#';) {
     const char c = line[at];
     if (line.substr(at, 3) == R"(""")" || line.substr(at, 3) == "'''") return "a string of several lines; a setting is on one";
     if (static_cast<unsigned char>(c) >= 0x80) return "a character beyond ASCII stands outside of quotes";
     const bool quote = c == '"' || c == '\'';
-    if (quote && std::string_view("=[,{.").find(before) == std::string_view::npos) return "a quote stands where no text begins";
+    const std::string_view openers = in_value ? "=[,{" : "=[,{.";
+    if (quote && openers.find(before) == std::string_view::npos) return "a quote stands where no text begins";
+    in_value = in_value || c == '=';
     at = quote ? end_of_string(line, at) : at + 1;
     if (at == std::string_view::npos) return "a text has no closing quote";
     if (c != ' ' && c != '\t') before = c;

@@ -81,6 +81,7 @@ TEST(RunFile, WhatIsNoSettingIsRefusedWithItsLine) {
   EXPECT_TRUE(refusal("a = 1\n[=").starts_with("run.toml, line 2: ")) << refusal("a = 1\n[=");
   // Characters for which toml++ 3.3.0 has no way out.
   EXPECT_EQ(refusal("a = 1\n[run]\xEF\xBB\xB7 = 1"), "run.toml, line 2: a character beyond ASCII stands outside of quotes");
+  EXPECT_EQ(refusal("a = [2.\"\xEF\x96\xBF\"5]"), "run.toml, line 1: a quote stands where no text begins");
   EXPECT_EQ(refusal("a = \"\"\"\nb\"\"\"\n"), "run.toml, line 1: a string of several lines; a setting is on one");
   EXPECT_TRUE(refusal("a = \"\xFF\"").starts_with("run.toml, line 1: ")) << refusal("a = \"\xFF\"");
 }
