@@ -2,6 +2,10 @@
 // A stream says where a kernel runs; its type picks the backend by overload.
 #include <cstdint>
 
+#ifndef LATHE_EMULATED
+struct CUstream_st;  // CUDA's own name
+#endif
+
 namespace [[gnu::visibility("default")]] lathe {
 
 class MatmulPlans;
@@ -17,5 +21,30 @@ struct CpuStream {
   /// Prepared matrix products, reused from call to call; borrowed. Without it each product is prepared anew.
   MatmulPlans* plans = nullptr;
 };
+
+#ifdef LATHE_EMULATED
+namespace emulation {
+class Stream;
+}
+/// What a cudaStream_t is: CUDA's own type, or the emulation's.
+using CudaStreamHandle = emulation::Stream*;
+// What is compiled for the emulation names another type, so that it is never linked with what is compiled for a GPU.
+inline namespace emulated {
+#else
+/// What a cudaStream_t is: CUDA's own type, or the emulation's.
+using CudaStreamHandle = CUstream_st*;
+#endif
+
+/// Enqueues a kernel on a CUDA stream of the current device and returns at once. What the kernel reads and writes is device memory, and
+/// stays until it has run.
+struct CudaStream {
+  CudaStreamHandle handle = nullptr;
+  /// Prepared matrix products, reused from call to call; borrowed. Products need it.
+  MatmulPlans* plans = nullptr;
+};
+
+#ifdef LATHE_EMULATED
+}  // namespace emulated
+#endif
 
 }  // namespace lathe

@@ -1,0 +1,18 @@
+#pragma once
+// A call to CUDA that fails throws. Needs CUDA's header or the emulation's; error.h, which declares the exception, doesn't.
+#include <source_location>
+
+#include "lathe/kernels/device/error.h"
+#include "lathe/kernels/device/language.cuh"
+
+namespace lathe {
+
+/// Throws CudaError, naming the caller's line, unless `status` is success. Clears what cudaGetLastError() remembers.
+inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
+  if (status == cudaSuccess) [[likely]]
+    return;
+  static_cast<void>(cudaGetLastError());
+  throw_cuda_error(static_cast<int>(status), cudaGetErrorName(status), cudaGetErrorString(status), where);
+}
+
+}  // namespace lathe
