@@ -1,7 +1,7 @@
 # What every file of a build with the CUDA backend is compiled with.
 set(LATHE_KERNEL_DEFINITIONS)
 if(LATHE_CUDA STREQUAL "EMULATED")
-  set(LATHE_KERNEL_DEFINITIONS LATHE_EMULATED)
+  set(LATHE_KERNEL_DEFINITIONS LATHE_HAS_CUDA LATHE_EMULATED)
 endif()
 
 # How a kernel file becomes C++ for the emulation. Each access to memory calls the emulation, in ThreadSanitizer's place; the optimizations

@@ -16,6 +16,9 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGap = 512;  // between allocations: what runs over the end of one is in none
 constexpr std::size_t kPage = 4096;
+constexpr std::size_t kRound = std::size_t{1} << 30U;  // after as many bytes, allocation begins anew, where there is room
+
+std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
 
 void* reserve(std::size_t bytes, int protection) {
   void* memory = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -57,6 +60,7 @@ void* dynamic_shared_memory() {
 
 DeviceMemory::DeviceMemory() {
   all_ = {reinterpret_cast<std::uintptr_t>(reserve(kReserved, PROT_NONE)), kReserved};
+  next_ = all_.begin + kGap;
   cells_ = static_cast<Cell*>(reserve(kReserved / 2 * sizeof(Cell), PROT_READ | PROT_WRITE));
   states_ = static_cast<std::uint8_t*>(reserve(kReserved / 2, PROT_READ | PROT_WRITE));
   struct sigaction handler {};
@@ -72,16 +76,37 @@ DeviceMemory::~DeviceMemory() {
   munmap(states_, kReserved / 2);
 }
 
+std::uintptr_t DeviceMemory::place(std::size_t room) {
+  // Round and round, so that an address comes back as late as can be: what is used after it was freed is then in no allocation.
+  for (int round = 0; round < 2; ++round) {
+    while (next_ + room <= all_.begin + kReserved) {
+      // The allocation that ends last of those that begin before the place ends.
+      const auto after = live_.lower_bound(next_ + room);
+      if (after == live_.begin()) return next_;
+      const Allocation& before = std::prev(after)->second;
+      const std::uintptr_t end = before.begin + room_for(before.bytes);
+      if (end <= next_) return next_;
+      next_ = end;
+    }
+    next_ = all_.begin + kGap;
+  }
+  return 0;
+}
+
 void* DeviceMemory::allocate(std::size_t bytes) {
-  const std::size_t room = (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment;
-  if (bytes == 0 || in_use_ + bytes > kCapacity || used_ + room > kReserved - kGap) return nullptr;
-  // Addresses are not used twice: what is used after it was freed is in no allocation. 64 GB of them are enough for a test.
-  const std::uintptr_t begin = all_.begin + used_ + (used_ == 0 ? kGap : 0);
-  used_ = begin - all_.begin + room;
+  if (bytes == 0 || in_use_ + bytes > kCapacity) return nullptr;
+  const std::size_t room = room_for(bytes);
+  const std::uintptr_t begin = place(room);
+  if (begin == 0) return nullptr;
+  next_ = begin + room;
+  if (next_ - all_.begin > kRound) next_ = all_.begin + kGap;
+  reached_ = std::max(reached_, begin - all_.begin + room);
   in_use_ += bytes;
+  freed_.erase(freed_.lower_bound(begin), freed_.lower_bound(begin + room));
   live_[begin] = {.begin = begin, .bytes = bytes, .name = ""};
-  std::uint8_t* state = states_ + (begin - all_.begin) / 2;
-  std::fill_n(state, (bytes + 1) / 2, static_cast<std::uint8_t>(kAllocated));
+  const std::uintptr_t cell = (begin - all_.begin) / 2;
+  std::fill_n(states_ + cell, (bytes + 1) / 2, static_cast<std::uint8_t>(kAllocated));
+  std::memset(static_cast<void*>(cells_ + cell), 0, (bytes + 1) / 2 * sizeof(Cell));
   if (opened_ > 0) protect(PROT_READ | PROT_WRITE);
   return reinterpret_cast<void*>(begin);
 }
@@ -99,14 +124,6 @@ void DeviceMemory::release(void* address) {
   freed_[begin] = gone;
   in_use_ -= gone.bytes;
   std::fill_n(states_ + (begin - all_.begin) / 2, (gone.bytes + 1) / 2, std::uint8_t{0});
-  // The pages that it has alone go back to the system.
-  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  const std::uintptr_t last = (begin + gone.bytes) / kPage * kPage;
-  if (last > first) {
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-    madvise(reinterpret_cast<std::byte*>(cells_) + (first - all_.begin) / 2 * sizeof(Cell), (last - first) / 2 * sizeof(Cell),
-            MADV_DONTNEED);
-  }
 }
 
 void DeviceMemory::name(const void* address, std::size_t bytes, const char* name) {
@@ -193,7 +210,7 @@ void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind
 }
 
 void DeviceMemory::protect(int protection) {
-  const std::size_t bytes = (used_ + kGap + kPage - 1) / kPage * kPage;
+  const std::size_t bytes = (reached_ + kGap + kPage - 1) / kPage * kPage;
   if (mprotect(reinterpret_cast<void*>(all_.begin), bytes, protection) != 0) {
     throw std::system_error(errno, std::generic_category(), "emulation: protecting the device's memory");
   }

@@ -89,11 +89,13 @@ class DeviceMemory {
 
  private:
   void protect(int protection);
+  std::uintptr_t place(std::size_t room);
 
   Range all_;
   Cell* cells_ = nullptr;
   std::uint8_t* states_ = nullptr;
-  std::size_t used_ = 0;  ///< bytes from the beginning that were ever handed out
+  std::uintptr_t next_ = 0;  ///< where room is sought
+  std::size_t reached_ = 0;  ///< bytes from the beginning that were ever handed out
   std::size_t in_use_ = 0;
   int opened_ = 0;
   std::map<std::uintptr_t, Allocation> live_;
