@@ -27,8 +27,6 @@ using test::texts_of;
 using Strings = std::vector<std::string>;
 using Numbers = std::vector<std::int64_t>;
 
-constexpr RecordOptions kNoOptions;
-
 RecordOptions as(DataFormat format, LabelUse labels = LabelUse::required) { return {.format = format, .labels = labels}; }
 
 DataSet read_tsv(const std::string& contents) { return read_string(contents, as(DataFormat::tsv)); }
@@ -496,8 +494,9 @@ TEST(Records, LongLinesAreRefusedWithTheLine) {
 }
 
 TEST(Records, TheDefaultLimitIs64Mebibytes) {
-  EXPECT_EQ(kNoOptions.max_record_bytes, std::size_t{67'108'864});
-  const std::string longest(kNoOptions.max_record_bytes, 'x');
+  const RecordOptions options;
+  EXPECT_EQ(options.max_record_bytes, std::size_t{67'108'864});
+  const std::string longest(options.max_record_bytes, 'x');
   EXPECT_EQ(read_txt(longest + "\n").records.text(0).size(), longest.size());
   EXPECT_NE(message_of<FormatError>([&] { read_txt("a\n" + longest + "x\n"); }).find("data, line 2: "), std::string::npos);
 }
