@@ -53,6 +53,8 @@ class TemporaryFile {
   ~TemporaryFile() { std::filesystem::remove(path_); }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
+  TemporaryFile(TemporaryFile&&) = delete;
+  TemporaryFile& operator=(TemporaryFile&&) = delete;
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -278,9 +280,9 @@ TEST(JsonLines, RefusesWhatIsNotOneObject) {
   EXPECT_NE(jsonl_error("{\n  \"text\": \"a\"\n}\n").find("line 1: not valid JSON at byte 2: "), std::string::npos);
   EXPECT_NE(jsonl_error("{\n  \"text\": \"a\"\n}\n").find("an object must end in the line where it starts"), std::string::npos);
   for (const std::string line :
-       {"{\"text\":\"a\",\"label\":1}{}", "{\"text\":\"a\",\"label\":1},", "{\"text\":\"a\" \"label\":1}", "{'text':'a'}",
-        "{\"text\":\"a\",\"label\":1,}", "{\"text\":\"a\",\"label\":01}", "{\"text\":\"a\",\"label\":NaN}",
-        "{\"text\":\"a\tb\",\"label\":1}", "text", "{\"text\":\"a\",\"label\":1} // note"}) {
+       {R"({"text":"a","label":1}{})", R"({"text":"a","label":1},)", R"({"text":"a" "label":1})", "{'text':'a'}",
+        R"({"text":"a","label":1,})", R"({"text":"a","label":01})", R"({"text":"a","label":NaN})",
+        "{\"text\":\"a\tb\",\"label\":1}", "text", R"({"text":"a","label":1} // note)"}) {
     EXPECT_EQ(jsonl_error("\n" + line).find("data, line 2: not valid JSON at byte "), 0U)
         << line << ": " << jsonl_error("\n" + line);
   }
@@ -293,7 +295,7 @@ TEST(JsonLines, RefusesNulBytes) {
 
 TEST(JsonLines, BoundsNesting) {
   const auto nested = [](std::size_t depth) {
-    return "{\"text\":\"a\",\"label\":1,\"x\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+    return R"({"text":"a","label":1,"x":)" + std::string(depth, '[') + std::string(depth, ']') + "}";
   };
   EXPECT_EQ(read_jsonl(nested(63)).records.size(), 1);
   EXPECT_EQ(jsonl_error(nested(64)), "data, line 1: nested deeper than 64 levels");
@@ -301,14 +303,13 @@ TEST(JsonLines, BoundsNesting) {
 }
 
 TEST(JsonLines, NestedMembersAreNotTheRecords) {
-  const DataSet data =
-      read_jsonl("{\"meta\":{\"text\":\"inner\",\"label\":9},\"tags\":[{\"text\":\"x\"}],\"text\":\"outer\",\"label\":1}");
+  const DataSet data = read_jsonl(R"({"meta":{"text":"inner","label":9},"tags":[{"text":"x"}],"text":"outer","label":1})");
   EXPECT_EQ(texts_of(data.records), Strings{"outer"});
   EXPECT_EQ(labels_of(data.records), Strings{"1"});
 }
 
 TEST(JsonLines, BoundsMembers) {
-  std::string line = "{\"text\":\"a\",\"label\":1";
+  std::string line = R"({"text":"a","label":1)";
   for (int i = 0; i < 65'535; ++i) line += ",\"x\":0";
   EXPECT_EQ(jsonl_error(line + "}"), "data, line 1: more than 65536 members in one object");
 }
