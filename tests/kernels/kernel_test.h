@@ -26,6 +26,7 @@
 #include "lathe/kernels/philox.h"
 #include "lathe/kernels/stream.h"
 #include "lathe/kernels/types.h"
+#include "tests/kernels/bits.h"
 #include "tests/kernels/device_buffer.h"
 
 namespace lathe::test {
@@ -75,7 +76,7 @@ class Buffer {
     const T expected = poison();
     for (std::int64_t i = 0; i < std::ssize(storage_); ++i) {
       if (i >= first_ && i < first_ + count_) continue;
-      if (std::memcmp(&storage_[static_cast<std::size_t>(i)], &expected, sizeof(T)) != 0) {
+      if (bits(storage_[static_cast<std::size_t>(i)]) != bits(expected)) {
         ADD_FAILURE() << what << ": written out of bounds, at index " << i - first_ << " of " << count_;
         break;
       }
