@@ -1,6 +1,8 @@
 # What every file of a build with the CUDA backend is compiled with.
 set(LATHE_KERNEL_DEFINITIONS)
+set(LATHE_CUDA_BACKEND OFF) # whether there is one, of whatever kind
 if(LATHE_CUDA STREQUAL "EMULATED")
+  set(LATHE_CUDA_BACKEND ON)
   set(LATHE_KERNEL_DEFINITIONS LATHE_HAS_CUDA LATHE_EMULATED)
 endif()
 

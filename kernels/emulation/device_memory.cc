@@ -20,6 +20,17 @@ constexpr std::size_t kRound = std::size_t{1} << 30U;  // after as many bytes, a
 
 std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
 
+/// Zeroes cells; whole pages of them by giving them back.
+void forget(Cell* cells, std::size_t count) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(cells);
+  const std::uintptr_t end = begin + count * sizeof(Cell);
+  const std::uintptr_t first = std::min((begin + kPage - 1) / kPage * kPage, end);
+  const std::uintptr_t last = std::max(end / kPage * kPage, first);
+  std::memset(static_cast<void*>(cells), 0, first - begin);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  std::memset(reinterpret_cast<void*>(last), 0, end - last);
+}
+
 void* reserve(std::size_t bytes, int protection) {
   void* memory = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
@@ -106,7 +117,7 @@ void* DeviceMemory::allocate(std::size_t bytes) {
   live_[begin] = {.begin = begin, .bytes = bytes, .name = ""};
   const std::uintptr_t cell = (begin - all_.begin) / 2;
   std::fill_n(states_ + cell, (bytes + 1) / 2, static_cast<std::uint8_t>(kAllocated));
-  std::memset(static_cast<void*>(cells_ + cell), 0, (bytes + 1) / 2 * sizeof(Cell));
+  forget(cells_ + cell, (bytes + 1) / 2);
   if (opened_ > 0) protect(PROT_READ | PROT_WRITE);
   return reinterpret_cast<void*>(begin);
 }
