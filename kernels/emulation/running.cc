@@ -10,6 +10,7 @@
 #include <random>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "lathe/kernels/emulation/collective.h"
 #include "lathe/kernels/emulation/device_memory.h"
@@ -169,6 +170,21 @@ void Running::wait(const Wait& until) {
   scheduler_ = context::jump_fcontext(scheduler_, nullptr).fctx;
 }
 
+void Running::call_on_host(const std::function<void()>& work) {
+  Thread* const caller = std::exchange(current, nullptr);  // nothing is watched meanwhile
+  // A fiber hands over what isn't const to it; the scheduler reads it alone.
+  scheduler_ = context::jump_fcontext(scheduler_, const_cast<std::function<void()>*>(&work)).fctx;
+  current = caller;
+}
+
+void on_deep_stack(const std::function<void()>& work) {
+  if (running != nullptr && running->current != nullptr) {
+    running->call_on_host(work);
+  } else {
+    work();
+  }
+}
+
 void Running::fail(FaultKind kind, const std::string& message) {
   const std::string text =
       fmt::format("{}: {}", current != nullptr ? place_of(*this, thread()) : function_name(kernel.function), message);
@@ -222,7 +238,12 @@ void Running::run_block() {
       thread.wait = {};
       progress = true;
       current = &thread;
-      thread.context = context::jump_fcontext(thread.context, this).fctx;
+      context::transfer_t back = context::jump_fcontext(thread.context, this);
+      while (back.data != nullptr) {  // call_on_host()
+        (*static_cast<const std::function<void()>*>(back.data))();
+        back = context::jump_fcontext(back.fctx, nullptr);
+      }
+      thread.context = back.fctx;
       if (fault_) {
         running = nullptr;
         throw Fault(*fault_);

@@ -154,6 +154,8 @@ class Running {
 
   /// Lets others run until *generation changes.
   void wait(const Wait& wait);
+  /// Calls `work` on the stack of the host's thread, from a thread of the kernel.
+  void call_on_host(const std::function<void()>& work);
   /// Ends the launch with a fault that names the kernel, the block and the thread before `message`.
   [[noreturn]] void fail(FaultKind kind, const std::string& message);
   /// A barrier that all threads of the block must reach.
@@ -183,6 +185,9 @@ class Running {
 };
 
 extern constinit thread_local Running* running;
+
+/// Calls `work` where the stack is deep enough for any library: a kernel's threads have little.
+void on_deep_stack(const std::function<void()>& work);
 
 /// "layernorm_forward_kernel, block (3, 0, 0), thread (17, 0, 0)".
 std::string place_of(const Running& run, std::uint32_t thread);

@@ -150,6 +150,14 @@ std::string demangled(const char* symbol) {
   return status == 0 ? text.get() : symbol;
 }
 
+/// The demangled symbol; empty where there is none.
+std::string symbol_at(const void* function) {
+  const auto address = reinterpret_cast<std::uintptr_t>(function);
+  Dwfl_Module* module = debug_information().module_at(address);
+  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, address);
+  return symbol == nullptr ? "" : demangled(symbol);
+}
+
 /// The module that has an address: its base, and the calling thread's copy of its thread-local variables.
 struct Module {
   std::uintptr_t address = 0;
@@ -210,9 +218,10 @@ std::map<std::size_t, ThreadLocalVariable> variables_of(const void* function, st
 const std::map<std::size_t, ThreadLocalVariable>& variables_at(const void* function) {
   static std::map<std::uintptr_t, std::map<std::size_t, ThreadLocalVariable>> known;
   const Module module = module_of(function);
-  auto found = known.find(module.base);
-  if (found == known.end()) found = known.emplace(module.base, variables_of(function, module.thread_local_memory.bytes)).first;
-  return found->second;
+  const auto [entry, is_new] = known.try_emplace(module.base);
+  auto& variables = entry->second;
+  if (is_new) on_deep_stack([&] { variables = variables_of(function, module.thread_local_memory.bytes); });
+  return variables;
 }
 
 struct Constants {
@@ -250,21 +259,27 @@ std::string function_name(const void* function) {
   static std::unordered_map<const void*, std::string> known;
   const auto found = known.find(function);
   if (found != known.end()) return found->second;
-  Dwfl_Module* module = debug_information().module_at(reinterpret_cast<std::uintptr_t>(function));
-  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, reinterpret_cast<std::uintptr_t>(function));
-  return known[function] = symbol == nullptr ? "a kernel without a name" : short_name(demangled(symbol));
+  std::string& name = known[function];
+  on_deep_stack([&] {
+    const std::string symbol = symbol_at(function);
+    name = symbol.empty() ? "a kernel without a name" : short_name(symbol);
+  });
+  return name;
 }
 
 std::string source_line(std::uint32_t code) {
   static std::unordered_map<std::uint32_t, std::string> known;
   const auto found = known.find(code);
   if (found != known.end()) return found->second;
-  std::string line;
-  // A return address is behind the call.
-  for (const std::uintptr_t address : debug_information().candidates(code)) {
-    if (line.empty()) line = line_at(address - 1);
-  }
-  return known[code] = line.empty() ? "an unknown line" : line;
+  std::string& line = known[code];
+  on_deep_stack([&] {
+    // A return address is behind the call.
+    for (const std::uintptr_t address : debug_information().candidates(code)) {
+      if (line.empty()) line = line_at(address - 1);
+    }
+  });
+  if (line.empty()) line = "an unknown line";
+  return line;
 }
 
 Range thread_local_range(const void* function) { return module_of(function).thread_local_memory; }
@@ -273,10 +288,7 @@ std::size_t static_shared_bytes(const void* function) {
   static std::unordered_map<const void*, std::size_t> known;
   const auto [found, is_new] = known.try_emplace(function, 0);
   if (!is_new) return found->second;
-  Dwfl_Module* module = debug_information().module_at(reinterpret_cast<std::uintptr_t>(function));
-  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, reinterpret_cast<std::uintptr_t>(function));
-  if (symbol == nullptr) return 0;
-  const std::string owner = demangled(symbol);
+  const std::string owner = symbol_at(function);
   for (const auto& [offset, variable] : variables_at(function)) {
     if (variable.owner == owner) found->second += variable.bytes;
   }
