@@ -57,8 +57,13 @@ function(lathe_test name)
   target_link_libraries(${target} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  lathe_test_environment(${name})
+endfunction()
+
+# lathe_test_environment(<test>): what a test that runs Lathe's code needs of a sanitizer.
+function(lathe_test_environment test)
   if(LATHE_ARCHER)
     # libomp's own code isn't compiled for ThreadSanitizer; Archer speaks for it.
-    set_tests_properties(${name} PROPERTIES ENVIRONMENT "OMP_TOOL_LIBRARIES=${LATHE_ARCHER};TSAN_OPTIONS=ignore_noninstrumented_modules=1")
+    set_tests_properties(${test} PROPERTIES ENVIRONMENT "OMP_TOOL_LIBRARIES=${LATHE_ARCHER};TSAN_OPTIONS=ignore_noninstrumented_modules=1")
   endif()
 endfunction()

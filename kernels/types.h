@@ -1,6 +1,7 @@
 #pragma once
 // The few types that every kernel contract shares.
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 
@@ -11,9 +12,13 @@ struct Bf16 {
   std::uint16_t bits;
 
   Bf16() = default;
-  /// The nearest value, ties to even; NaN stays NaN. (Device code has an instruction for it: kernels/device/convert.cuh.)
-  constexpr explicit Bf16(float value) : bits(rounded(std::bit_cast<std::uint32_t>(value))) {}
-  constexpr explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
+  /// The value nearest to `value` as a float, ties to even; NaN stays NaN. (Device code has an instruction: kernels/device/convert.cuh.)
+  template <std::floating_point F>
+  constexpr explicit Bf16(F value) : bits(rounded(std::bit_cast<std::uint32_t>(static_cast<float>(value)))) {}
+  template <std::floating_point F>
+  constexpr explicit operator F() const {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
+  }
 
  private:
   static constexpr std::uint16_t rounded(std::uint32_t word) {

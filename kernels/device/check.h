@@ -1,9 +1,9 @@
 #pragma once
-// A call to CUDA that fails throws. Needs CUDA's header or the emulation's; error.h, which declares the exception, doesn't.
+// A call to CUDA that fails throws. Needs what declares the calls; error.h, which declares the exception, does not.
 #include <source_location>
 
 #include "lathe/kernels/device/error.h"
-#include "lathe/kernels/device/language.cuh"
+#include "lathe/kernels/device/runtime_api.h"
 
 namespace lathe {
 

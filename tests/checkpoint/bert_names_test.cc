@@ -47,6 +47,7 @@ class BertNames : public testing::Test {
     static constexpr std::size_t kMostBytes = 4096;
     const std::vector<std::byte> zeros(kMostBytes);
     std::vector<TensorView> views;
+    views.reserve(tensors.size());
     for (const Published& tensor : tensors) {
       views.push_back({tensor.name, tensor.type, tensor.shape, std::span(zeros).first(*byte_count(tensor.type, tensor.shape))});
     }

@@ -123,7 +123,7 @@ TEST(BertConfig, RefusesValuesThatMakeNoSense) {
       {R"("architectures": [1])", "key architectures: found 1, expected strings"},
       {R"("problem_type": [])", "key problem_type: found a list, expected a string"},
       {R"("position_embedding_type": "relative_key")",
-       "key position_embedding_type: found \"relative_key\"; Lathe supports \"absolute\""},
+       R"(key position_embedding_type: found "relative_key"; Lathe supports "absolute")"},
       {R"("is_decoder": true)", "key is_decoder: is true: this model is a decoder, which Lathe does not support"},
       {R"("add_cross_attention": true)",
        "key add_cross_attention: is true: this model attends to a second sequence, which Lathe does not support"},

@@ -43,8 +43,8 @@ NonFiniteCount count(std::string_view type, const std::vector<Bits>& values) {
 TEST(NonFinite, EveryBitPatternOf16And8Bits) {
   std::vector<std::uint16_t> patterns(65'536);
   for (std::size_t i = 0; i < patterns.size(); ++i) patterns[i] = static_cast<std::uint16_t>(i);
-  EXPECT_EQ(count("F16", patterns), (NonFiniteCount{2 * 1023, 2}));
-  EXPECT_EQ(count("BF16", patterns), (NonFiniteCount{2 * 127, 2}));
+  EXPECT_EQ(count("F16", patterns), (NonFiniteCount{std::int64_t{2} * 1023, 2}));
+  EXPECT_EQ(count("BF16", patterns), (NonFiniteCount{std::int64_t{2} * 127, 2}));
   std::vector<std::uint8_t> bytes(256);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i);
   // Micikevicius et al., FP8 Formats for Deep Learning, table 1; OCP MX for E8M0; the fnuz formats have one NaN, in the place of -0.

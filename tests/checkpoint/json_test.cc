@@ -47,7 +47,7 @@ TEST(Json, RefusesDeepNesting) {
 
 TEST(Json, RefusesWhatIsNotJson) {
   for (const char* text : {"", "{", "{}x", "{} {}", "[1,]", "{\"a\":1,}", "[01]", "[.5]", "[NaN]", "[1e999]", "\"\x80\"",
-                           "\"\\ud800\"", "'a'", "// c\n{}", "\"a\tb\"", "tru"}) {
+                           R"("\ud800")", "'a'", "// c\n{}", "\"a\tb\"", "tru"}) {
     EXPECT_NE(refusal(text), "(nothing thrown)") << text;
   }
   using namespace std::literals;

@@ -24,7 +24,7 @@ class ModelCacheTest : public testing::Test {
  protected:
   fs::path add_snapshot(const std::string& repository, const std::string& revision) const {
     const fs::path blobs = cache_.path() / repository / "blobs";
-    const fs::path snapshot = cache_.path() / repository / "snapshots" / revision;
+    fs::path snapshot = cache_.path() / repository / "snapshots" / revision;
     fs::create_directories(blobs);
     fs::create_directories(snapshot);
     for (const char* name : {"config.json", "model.safetensors"}) {
@@ -88,6 +88,12 @@ TEST_F(ModelCacheTest, PathsAreNoNames) {
 
 /// The variables that say where the cache is, as they were once the test is over.
 class HubCacheFolder : public testing::Test {
+ public:
+  HubCacheFolder(const HubCacheFolder&) = delete;
+  HubCacheFolder& operator=(const HubCacheFolder&) = delete;
+  HubCacheFolder(HubCacheFolder&&) = delete;
+  HubCacheFolder& operator=(HubCacheFolder&&) = delete;
+
  protected:
   HubCacheFolder() {
     for (const char* name : {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <bit>
 #include <limits>
+#include <span>
 
 #include "lathe/runtime/error.h"
 #include "tests/checkpoint/test_files.h"
@@ -51,8 +53,7 @@ TEST_F(Safetensors, ReadsTensorsByOffsetAndByName) {
   std::vector<float> values(4);
   file.read_f32(*z, values);
   EXPECT_EQ(values, (std::vector<float>{1, 2, 3, 4}));
-  EXPECT_EQ(std::memcmp(file.bytes(*z).data(), values.data(), 16), 0);
-  EXPECT_EQ(file.bytes(*z).size(), 16U);
+  EXPECT_TRUE(std::ranges::equal(file.bytes(*z), std::as_bytes(std::span(values))));
 
   const TensorEntry* scalar = file.find("scalar");
   ASSERT_NE(scalar, nullptr);

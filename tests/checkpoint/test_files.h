@@ -1,7 +1,5 @@
 #pragma once
 // Files made in a test, and what a refusal says.
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -12,34 +10,19 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/temporary_folder.h"
+
 namespace lathe::checkpoint_test {
 
-/// A new folder that is removed with all that it holds.
-class TemporaryFolder {
+/// A folder that files can be put into.
+class TemporaryFolder : public lathe::TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "lathe-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr)
-      throw std::filesystem::filesystem_error("mkdtemp", name, std::error_code(errno, std::generic_category()));
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
   /// Writes a file of that name and returns its path.
   std::filesystem::path file(const std::string& name, std::string_view contents) const {
-    const std::filesystem::path path = path_ / name;
+    std::filesystem::path path = *this / name;
     std::ofstream(path, std::ios::binary) << contents;
     return path;
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 inline std::string contents(const std::filesystem::path& path) {

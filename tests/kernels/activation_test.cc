@@ -119,7 +119,9 @@ std::vector<A> forward(Activation activation, const std::vector<T>& x, const std
 TYPED_TEST(ActivationKernel, ForwardFollowsTheFormula) {
   using T = TypeParam;
   for (const Activation activation : kActivations) {
-    for (const auto [tokens, channels] : kShapes) {
+    for (const Shape& shape : kShapes) {
+      const std::int64_t tokens = shape.tokens;
+      const std::int64_t channels = shape.channels;
       for (const bool with_bias : {false, true}) {
         SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << tokens << " F " << channels << " bias "
                                           << with_bias);
@@ -221,7 +223,9 @@ struct Gradients {
 TYPED_TEST(ActivationKernel, BackwardWritesAddsOrSkipsEachGradient) {
   using T = TypeParam;
   for (const Activation activation : kActivations) {
-    for (const auto [tokens, channels] : kShapes) {
+    for (const Shape& shape : kShapes) {
+      const std::int64_t tokens = shape.tokens;
+      const std::int64_t channels = shape.channels;
       for (const Use use_x : {Use::skip, Use::write, Use::add}) {
         for (const Use use_bias : {Use::skip, Use::write, Use::add}) {
           SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << tokens << " F " << channels << " d_x "

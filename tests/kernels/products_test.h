@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <span>
@@ -14,6 +13,7 @@
 
 #include "lathe/kernels/cpu_target.h"
 #include "lathe/kernels/stream.h"
+#include "tests/kernels/bits.h"
 
 namespace lathe::testing {
 
@@ -48,8 +48,8 @@ class Guarded {
 
   Guarded(const Guarded&) = delete;  // a copy would lie at another alignment
   Guarded& operator=(const Guarded&) = delete;
-  Guarded(Guarded&&) = default;
-  Guarded& operator=(Guarded&&) = default;
+  Guarded(Guarded&&) noexcept = default;
+  Guarded& operator=(Guarded&&) noexcept = default;
   ~Guarded() = default;
 
   T* data() { return reinterpret_cast<T*>(bytes_.data() + first_); }
@@ -122,7 +122,7 @@ template <class T>
 void expect_same_bits(const std::vector<T>& a, const std::vector<T>& b, const std::string& name) {
   ASSERT_EQ(a.size(), b.size()) << name;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(std::memcmp(&a[i], &b[i], sizeof(T)), 0) << name << " at " << i << ": " << a[i] << " and " << b[i];
+    ASSERT_EQ(test::bits(a[i]), test::bits(b[i])) << name << " at " << i << ": " << a[i] << " and " << b[i];
   }
 }
 

@@ -48,8 +48,8 @@ TEST(AdamW, FollowsItsFormulaWithClippingAndDecay) {
     const std::array<double, 5> g = {0.5 * t, -0.25, 3.0, 0.0, -1.0 / t};
     double squares = 0.0;
     for (const double x : g) squares += x * x;
-    for (int i = 0; i < 3; ++i) f.decayed.gradient.data<double>()[i] = g[static_cast<std::size_t>(i)];
-    for (int i = 0; i < 2; ++i) f.bias.gradient.data<double>()[i] = g[static_cast<std::size_t>(3 + i)];
+    for (std::size_t i = 0; i < 3; ++i) f.decayed.gradient.data<double>()[i] = g[i];
+    for (std::size_t i = 0; i < 2; ++i) f.bias.gradient.data<double>()[i] = g[3 + i];
     optimizer.step(0.01);
     const double norm = std::sqrt(squares);
     EXPECT_NEAR(optimizer.last().norm, norm, 1e-6 * norm);

@@ -49,7 +49,8 @@ TEST(Device, JoinsFreedBlocksWhateverTheOrder) {
   const DeviceRef device = small_device(64 << 10);
   for (const auto& order : std::vector<std::vector<int>>{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {0, 2, 1}}) {
     std::vector<Storage> blocks;
-    for (int i = 0; i < 3; ++i) blocks.push_back(device->allocate(20 << 10));
+    blocks.reserve(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) blocks.push_back(device->allocate(20 << 10));
     for (const int i : order) blocks[static_cast<std::size_t>(i)] = Storage();
     EXPECT_EQ(device->memory().now, 0);
     EXPECT_NO_THROW(device->allocate(60 << 10)) << "the whole range is one hole again";
@@ -83,13 +84,16 @@ TEST(Device, OutlivesItsNameThroughItsBlocks) {
 TEST(Device, HandlesMayBeSharedBetweenThreads) {
   const DeviceRef device = small_device(16 << 20);
   const Storage shared = device->allocate(64);
+  constexpr int kThreads = 4;
   std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
+  threads.reserve(kThreads);
+  for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 2000; ++i) {
-        const Storage copy = shared;
+        Storage copy = shared;
         const Storage own = device->allocate(1 + i % 500);
         own.data()[0] = copy.data()[0];
+        copy = own;
       }
     });
   }

@@ -19,6 +19,7 @@ TEST(Error, MessagesAreOneLine) {
 
 TEST(Error, MessagesShowNoControlCharacters) {
   EXPECT_EQ(printable("a\x1b[2J\x7f"), R"(a\x1B[2J\x7F)");
+  // NOLINTNEXTLINE(misc-misleading-bidirectional): these are what must not be shown
   EXPECT_EQ(printable("\xC2\x9B|\xE2\x80\xAE|\xE2\x80\xA8|\xE2\x81\xA6"), R"(\xC2\x9B|\xE2\x80\xAE|\xE2\x80\xA8|\xE2\x81\xA6)");
   EXPECT_EQ(printable("\xE2\x80\x93"), "\xE2\x80\x93") << "a dash is shown";
 }

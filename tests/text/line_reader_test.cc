@@ -92,13 +92,14 @@ TEST(LineReader, DropsAByteOrderMarkAtTheStartOnly) {
 TEST(LineReader, LimitsALineExactly) {
   for (const std::size_t limit : {0, 1, 2, 3, 7, 100}) {
     const std::string longest(limit, 'x');
+    const std::string too_long = "\n" + longest + "x";
     for (const std::string end : {"", "\n", "\r\n", "\r"}) {
       for (const std::size_t step : {1, 2, 1000}) {
         // An empty line without an end is no line.
         if (longest.empty() && end.empty()) continue;
         EXPECT_EQ(lines_of(longest + end, step, limit), (std::vector<Line>{{longest, end, 1}})) << limit;
         EXPECT_EQ(
-            message_of<FormatError>([&] { lines_of("\n" + longest + "x" + end, step, limit); }),
+            message_of<FormatError>([&] { lines_of(too_long + end, step, limit); }),
             "data, line 2: the line is longer than " + std::to_string(limit) + " bytes; is this the right file and format?");
       }
     }

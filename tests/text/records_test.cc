@@ -27,8 +27,6 @@ using test::texts_of;
 using Strings = std::vector<std::string>;
 using Numbers = std::vector<std::int64_t>;
 
-constexpr RecordOptions kNoOptions;
-
 RecordOptions as(DataFormat format, LabelUse labels = LabelUse::required) { return {.format = format, .labels = labels}; }
 
 DataSet read_tsv(const std::string& contents) { return read_string(contents, as(DataFormat::tsv)); }
@@ -55,6 +53,8 @@ class TemporaryFile {
   ~TemporaryFile() { std::filesystem::remove(path_); }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
+  TemporaryFile(TemporaryFile&&) = delete;
+  TemporaryFile& operator=(TemporaryFile&&) = delete;
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -280,9 +280,9 @@ TEST(JsonLines, RefusesWhatIsNotOneObject) {
   EXPECT_NE(jsonl_error("{\n  \"text\": \"a\"\n}\n").find("line 1: not valid JSON at byte 2: "), std::string::npos);
   EXPECT_NE(jsonl_error("{\n  \"text\": \"a\"\n}\n").find("an object must end in the line where it starts"), std::string::npos);
   for (const std::string line :
-       {"{\"text\":\"a\",\"label\":1}{}", "{\"text\":\"a\",\"label\":1},", "{\"text\":\"a\" \"label\":1}", "{'text':'a'}",
-        "{\"text\":\"a\",\"label\":1,}", "{\"text\":\"a\",\"label\":01}", "{\"text\":\"a\",\"label\":NaN}",
-        "{\"text\":\"a\tb\",\"label\":1}", "text", "{\"text\":\"a\",\"label\":1} // note"}) {
+       {R"({"text":"a","label":1}{})", R"({"text":"a","label":1},)", R"({"text":"a" "label":1})", "{'text':'a'}",
+        R"({"text":"a","label":1,})", R"({"text":"a","label":01})", R"({"text":"a","label":NaN})",
+        "{\"text\":\"a\tb\",\"label\":1}", "text", R"({"text":"a","label":1} // note)"}) {
     EXPECT_EQ(jsonl_error("\n" + line).find("data, line 2: not valid JSON at byte "), 0U)
         << line << ": " << jsonl_error("\n" + line);
   }
@@ -295,7 +295,7 @@ TEST(JsonLines, RefusesNulBytes) {
 
 TEST(JsonLines, BoundsNesting) {
   const auto nested = [](std::size_t depth) {
-    return "{\"text\":\"a\",\"label\":1,\"x\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+    return R"({"text":"a","label":1,"x":)" + std::string(depth, '[') + std::string(depth, ']') + "}";
   };
   EXPECT_EQ(read_jsonl(nested(63)).records.size(), 1);
   EXPECT_EQ(jsonl_error(nested(64)), "data, line 1: nested deeper than 64 levels");
@@ -303,14 +303,13 @@ TEST(JsonLines, BoundsNesting) {
 }
 
 TEST(JsonLines, NestedMembersAreNotTheRecords) {
-  const DataSet data =
-      read_jsonl("{\"meta\":{\"text\":\"inner\",\"label\":9},\"tags\":[{\"text\":\"x\"}],\"text\":\"outer\",\"label\":1}");
+  const DataSet data = read_jsonl(R"({"meta":{"text":"inner","label":9},"tags":[{"text":"x"}],"text":"outer","label":1})");
   EXPECT_EQ(texts_of(data.records), Strings{"outer"});
   EXPECT_EQ(labels_of(data.records), Strings{"1"});
 }
 
 TEST(JsonLines, BoundsMembers) {
-  std::string line = "{\"text\":\"a\",\"label\":1";
+  std::string line = R"({"text":"a","label":1)";
   for (int i = 0; i < 65'535; ++i) line += ",\"x\":0";
   EXPECT_EQ(jsonl_error(line + "}"), "data, line 1: more than 65536 members in one object");
 }
@@ -496,8 +495,9 @@ TEST(Records, LongLinesAreRefusedWithTheLine) {
 }
 
 TEST(Records, TheDefaultLimitIs64Mebibytes) {
-  EXPECT_EQ(kNoOptions.max_record_bytes, std::size_t{67'108'864});
-  const std::string longest(kNoOptions.max_record_bytes, 'x');
+  const RecordOptions options;
+  EXPECT_EQ(options.max_record_bytes, std::size_t{67'108'864});
+  const std::string longest(options.max_record_bytes, 'x');
   EXPECT_EQ(read_txt(longest + "\n").records.text(0).size(), longest.size());
   EXPECT_NE(message_of<FormatError>([&] { read_txt("a\n" + longest + "x\n"); }).find("data, line 2: "), std::string::npos);
 }

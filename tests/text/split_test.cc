@@ -97,7 +97,7 @@ TEST(Split, EachRecordIsAsLikelyAsAnyOther) {
     for (const std::int64_t i : parts[1]) ++taken[static_cast<std::size_t>(i)];
   }
   // Each count is binomial(4000, 1/4): deviation 27.4; beyond five of them once in 2 million.
-  for (const int count : taken) EXPECT_NEAR(count, kDraws / 4, 137);
+  for (const int count : taken) EXPECT_NEAR(count, kDraws * 0.25, 137);
 }
 
 TEST(Split, RefusesSharesThatMakeNoSense) {

@@ -130,7 +130,7 @@ TEST_F(HelpTest, ExamplesRun) {
   write_tiny_data(folder_ / "test.tsv", 30, 2);
   write_tiny_data(folder_ / "dev.tsv", 30, 3);
   std::ofstream news(folder_ / "news.csv");
-  for (int i = 0; i < 40; ++i) news << '"' << i % 2 + 1 << "\",\"a film\",\"" << (i % 2 == 0 ? "good" : "bad") << "\"\n";
+  for (int i = 0; i < 40; ++i) news << '"' << i % 2 + 1 << R"(","a film",")" << (i % 2 == 0 ? "good" : "bad") << "\"\n";
   news.close();
   int run = 0;
   for (const std::string& command : commands()) {

@@ -30,7 +30,7 @@ class LookTest : public testing::Test {
     EXPECT_EQ(result.status, 0) << result.error;
     return Json::parse(result.out);
   }
-  std::vector<Json> json_lines(const std::string& text) const {
+  static std::vector<Json> json_lines(const std::string& text) {
     std::istringstream stream(text);
     std::vector<Json> lines;
     for (std::string line; std::getline(stream, line);) lines.push_back(Json::parse(line));
@@ -63,7 +63,7 @@ TEST_F(LookTest, TokenizesPairsOfAFileCutToALength) {
       "tokenize",      "--model", path("model"),  "--data", path("pairs.csv"), "--text-column", "first",
       "--pair-column", "second",  "--max-length", "7"};
   std::vector<std::string> as_json = call;
-  as_json.push_back("--json");
+  as_json.emplace_back("--json");
   const Json line = json(as_json);
   EXPECT_EQ(line["line"], 2);
   EXPECT_EQ(line["tokens"], Json::parse(R"(["[CLS]","a","good","[SEP]","it","[UNK]","[SEP]"])"));
@@ -197,7 +197,7 @@ TEST_F(LookTest, ChecksData) {
   EXPECT_EQ(text.error, "");
   for (const char* part :
        {"always answering \"positive\" would be right in 60.0 %", "warning: 1 row (20.0 %) with the text of an earlier row",
-        "lines 2 and 4 (\"positive\" and \"negative\"): a good  film", "warning: 1 row not valid UTF-8, first in line 5",
+        R"(lines 2 and 4 ("positive" and "negative"): a good  film)", "warning: 1 row not valid UTF-8, first in line 5",
         "the label \"mixed\" is in the dev file alone", "are told with --model"}) {
     expect_has(text.out, part);
   }

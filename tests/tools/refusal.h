@@ -36,7 +36,7 @@ class RefusalTest : public testing::Test {
     const auto begin = result.error.rfind("lathe: ");
     EXPECT_NE(begin, std::string::npos) << result.error;
     if (begin == std::string::npos) return {};
-    const std::string line = result.error.substr(begin);
+    std::string line = result.error.substr(begin);
     EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << line;
     EXPECT_LT(line.size(), 300U) << line;
     for (const std::string& fact : facts)

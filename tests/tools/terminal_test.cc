@@ -21,6 +21,7 @@ std::string on_a_terminal(const std::vector<std::string>& arguments, const Varia
   std::vector<std::string> words = {LATHE_COMMAND};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   int terminal = -1;

@@ -10,6 +10,9 @@ lathe_test(settings
   LINKS lathe::checkpoint lathe::text fmt::fmt)
 target_include_directories(test_settings SYSTEM PRIVATE ${TOMLPLUSPLUS_INCLUDE_DIR})
 lathe_test(faults SOURCES tools/faults_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
+if(LATHE_SANITIZE MATCHES "address|thread")  # either takes more addresses than a limit of them (ulimit -v) leaves, before the command begins
+  target_compile_definitions(test_faults PRIVATE LATHE_NO_ADDRESS_LIMIT)
+endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 set(command_tests command command_line faults)
 if(NOT LATHE_SANITIZE)  # the browser is what is tested here; the pages are made under the sanitizers by others
@@ -30,3 +33,4 @@ endif()
 add_test(NAME hostile_inputs
   COMMAND ${LATHE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/hostile_inputs_test.py $<TARGET_FILE:lathe_command> ${hostile_options})
 set_tests_properties(hostile_inputs PROPERTIES TIMEOUT 900)
+lathe_test_environment(hostile_inputs)

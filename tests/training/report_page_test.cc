@@ -197,6 +197,7 @@ TEST(ReportPage, AClassWithoutRowsHasNoShare) {
 }
 
 TEST(ReportPage, TextsLabelsAndSettingsMayHoldAnything) {
+  // NOLINTNEXTLINE(misc-misleading-bidirectional): what misleads is what must not come through
   const std::string evil = "</td></bdi><script>alert('x')</script>\"'&<!--\x01\x1b[2J\xff\xfe\xC0\xAF\xE2\x80\xAE\xEF\xBF\xBF";
   RunResults results = results_of(2, 4);
   results.labels = {evil, ""};

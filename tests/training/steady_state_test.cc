@@ -19,13 +19,13 @@
 #include "tests/training/tiny_model.h"
 
 // glibc's own, under the names that it keeps for programs which replace malloc.
-extern "C" {
+extern "C" {  // NOLINTBEGIN(readability-identifier-naming): glibc chose them
 void* __libc_malloc(std::size_t bytes);
 void* __libc_calloc(std::size_t count, std::size_t bytes);
 void* __libc_realloc(void* block, std::size_t bytes);
 void* __libc_memalign(std::size_t alignment, std::size_t bytes);
 void __libc_free(void* block);
-}
+}  // NOLINTEND(readability-identifier-naming)
 
 namespace {
 
@@ -58,25 +58,23 @@ void* counted(void* block, std::size_t bytes, void* caller) {
 
 }  // namespace
 
-extern "C" {
-void* malloc(std::size_t bytes) { return counted(__libc_malloc(bytes), bytes, __builtin_return_address(0)); }
-void* calloc(std::size_t n, std::size_t bytes) {
-  return counted(__libc_calloc(n, bytes), n * bytes, __builtin_return_address(0));
+extern "C" {  // their parameters are called as in stdlib.h
+void* malloc(std::size_t size) { return counted(__libc_malloc(size), size, __builtin_return_address(0)); }
+void* calloc(std::size_t nmemb, std::size_t size) {
+  return counted(__libc_calloc(nmemb, size), nmemb * size, __builtin_return_address(0));
 }
-void* realloc(void* block, std::size_t bytes) {
-  return counted(__libc_realloc(block, bytes), bytes, __builtin_return_address(0));
+void* realloc(void* ptr, std::size_t size) { return counted(__libc_realloc(ptr, size), size, __builtin_return_address(0)); }
+void* memalign(std::size_t alignment, std::size_t size) {
+  return counted(__libc_memalign(alignment, size), size, __builtin_return_address(0));
 }
-void* memalign(std::size_t alignment, std::size_t bytes) {
-  return counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
+void* aligned_alloc(std::size_t alignment, std::size_t size) {
+  return counted(__libc_memalign(alignment, size), size, __builtin_return_address(0));
 }
-void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
-  return counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
+int posix_memalign(void** memptr, std::size_t alignment, std::size_t size) {
+  *memptr = counted(__libc_memalign(alignment, size), size, __builtin_return_address(0));
+  return *memptr == nullptr ? ENOMEM : 0;
 }
-int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
-  *block = counted(__libc_memalign(alignment, bytes), bytes, __builtin_return_address(0));
-  return *block == nullptr ? ENOMEM : 0;
-}
-void free(void* block) { __libc_free(block); }
+void free(void* ptr) { __libc_free(ptr); }
 }
 
 // So that the caller of new is known, and not the C++ library's own malloc.

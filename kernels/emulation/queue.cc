@@ -1,0 +1,355 @@
+#include "lathe/kernels/emulation/queue.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string_view>
+
+#include "lathe/kernels/emulation/pinned_memory.h"
+#include "lathe/kernels/emulation/profiler.h"
+#include "lathe/kernels/emulation/symbols.h"
+
+namespace lathe::emulation {
+namespace {
+
+constexpr std::size_t kHistory = 100'000;
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+
+std::uint64_t hash_of(const void* bytes, std::size_t count) {
+  return std::hash<std::string_view>{}({static_cast<const char*>(bytes), count});
+}
+
+std::string name_of(const Work& work) {
+  return std::visit(Overloaded{[](const Kernel& kernel) { return function_name(kernel.function); },
+                               [](const Copy&) { return std::string("cudaMemcpyAsync"); },
+                               [](const Fill&) { return std::string("cudaMemsetAsync"); },
+                               [](const HostOperation& operation) { return operation.name; },
+                               [](const auto&) { return std::string("an event or a graph"); }},
+                    work);
+}
+
+/// What must be noted of a copy as the host enqueues it.
+void note_source(Copy& copy) {
+  if (device_memory().contains(copy.from)) return;
+  if (is_pinned(copy.from, copy.bytes)) {
+    copy.source_hash = hash_of(copy.from, copy.bytes);
+  } else {
+    const auto* bytes = static_cast<const std::byte*>(copy.from);
+    copy.staged.assign(bytes, bytes + copy.bytes);
+  }
+}
+
+std::vector<std::size_t> joined(std::vector<std::size_t> a, const std::vector<std::size_t>& b) {
+  for (const std::size_t node : b) {
+    if (std::ranges::find(a, node) == a.end()) a.push_back(node);
+  }
+  return a;
+}
+
+}  // namespace
+
+void Clock::join(const Clock& other) {
+  if (other.counts_.size() > counts_.size()) counts_.resize(other.counts_.size());
+  for (std::size_t i = 0; i < other.counts_.size(); ++i) counts_[i] = std::max(counts_[i], other.counts_[i]);
+}
+
+void Clock::set(std::size_t stream, std::uint64_t count) {
+  if (stream >= counts_.size()) counts_.resize(stream + 1);
+  counts_[stream] = count;
+}
+
+Device& device() {
+  static Device value;
+  return value;
+}
+
+Device::Device() { create_stream(true); }
+
+Stream* Device::create_stream(bool blocking) {
+  streams_.push_back(std::make_unique<Stream>());
+  streams_.back()->number = new_stream_number();
+  streams_.back()->blocking = blocking;
+  return streams_.back().get();
+}
+
+Stream& Device::resolve(Stream* stream) {
+  if (stream == nullptr) return *streams_.front();
+  if (std::ranges::none_of(streams_, [&](const auto& each) { return each.get() == stream; })) {
+    throw Fault(FaultKind::memory, "a stream that was destroyed is used");
+  }
+  return *stream;
+}
+
+void Device::destroy_stream(Stream* stream) {
+  finish(resolve(stream));
+  std::erase_if(streams_, [&](const auto& each) { return each.get() == stream; });
+}
+
+void Device::enqueue(Stream& stream, Work work) {
+  if (stream.capture != nullptr) {
+    Graph& graph = *stream.capture->graph;
+    graph.nodes.push_back({.work = std::move(work), .after = stream.last_nodes, .lane = stream.lane});
+    stream.last_nodes = {graph.nodes.size() - 1};
+    return;
+  }
+  if (auto* copy = std::get_if<Copy>(&work)) note_source(*copy);
+  // The default stream waits for all blocking ones, and they for it.
+  const bool is_default = &stream == streams_.front().get();
+  for (const auto& other : streams_) {
+    const bool follows =
+        other.get() != &stream && ((is_default && other->blocking) || (stream.blocking && other.get() == streams_.front().get()));
+    if (!follows || other->finished == other->enqueued) continue;
+    auto recording = std::make_shared<Recording>();
+    recording->clock = other->clock;
+    other->queue.push_back(
+        {.work = Record{recording}, .clock = other->clock, .stream = other->number, .number = ++other->enqueued});
+    stream.clock.join(other->clock);
+    stream.queue.push_back(
+        {.work = Await{recording}, .clock = stream.clock, .stream = stream.number, .number = ++stream.enqueued});
+  }
+  stream.clock.join(host_);
+  stream.clock.set(stream.number, ++stream.enqueued);
+  stream.queue.push_back({.work = std::move(work), .clock = stream.clock, .stream = stream.number, .number = stream.enqueued});
+}
+
+void Device::record(Event& event, Stream& stream, bool external) {
+  if (stream.capture != nullptr && external) {
+    enqueue(stream, RecordExternal{&event});
+    return;
+  }
+  if (stream.capture != nullptr) {
+    event.capture = stream.capture;
+    event.nodes = stream.last_nodes;
+    return;
+  }
+  event.capture = nullptr;
+  event.recording = std::make_shared<Recording>();
+  enqueue(stream, Record{event.recording});
+  event.recording->clock = stream.clock;
+}
+
+void Device::await(Stream& stream, Event& event) {
+  if (event.capture != nullptr) {
+    if (stream.capture == nullptr) {  // it joins the capture
+      stream.capture = event.capture;
+      stream.lane = event.capture->graph->lanes++;
+      stream.last_nodes = event.nodes;
+      return;
+    }
+    stream.last_nodes = joined(stream.last_nodes, event.nodes);
+    return;
+  }
+  if (event.recording == nullptr) return;  // never recorded: CUDA waits for nothing
+  stream.clock.join(event.recording->clock);
+  enqueue(stream, Await{event.recording});
+}
+
+void Device::launch_graph(ExecutableGraph& executable, Stream& stream) {
+  auto replay = std::make_shared<Replay>();
+  replay->nodes = executable.graph.nodes;
+  Clock begin = stream.clock;
+  begin.join(host_);
+  Clock end = begin;
+  for (Node& node : replay->nodes) {
+    Operation operation;
+    operation.clock = begin;
+    for (const std::size_t before : node.after) operation.clock.join(replay->operations[before].clock);
+    operation.stream = executable.streams[node.lane];
+    operation.number = ++executable.counts[node.lane];
+    operation.clock.set(operation.stream, operation.number);
+    if (auto* copy = std::get_if<Copy>(&node.work)) note_source(*copy);
+    if (auto* external = std::get_if<RecordExternal>(&node.work)) {
+      external->event->capture = nullptr;
+      external->event->recording = std::make_shared<Recording>();
+      external->event->recording->clock = operation.clock;
+      node.work = Record{external->event->recording};
+    }
+    operation.work = node.work;
+    end.join(operation.clock);
+    replay->operations.push_back(std::move(operation));
+  }
+  enqueue(stream, std::move(replay));
+  stream.clock.join(end);
+}
+
+bool Device::ready(const Stream& stream) const {
+  if (stream.queue.empty()) return false;
+  const auto* await = std::get_if<Await>(&stream.queue.front().work);
+  return await == nullptr || await->recording->done;
+}
+
+bool Device::step() {
+  std::vector<Stream*> heads;
+  for (const auto& stream : streams_) {
+    if (ready(*stream)) heads.push_back(stream.get());
+  }
+  if (heads.empty()) return false;
+  std::size_t chosen = 0;
+  if (settings().streams == Order::reverse) chosen = heads.size() - 1;
+  if (settings().streams == Order::random) {
+    std::mt19937_64 generator(settings().seed + ++random_);
+    chosen = generator() % heads.size();
+  }
+  run_head(*heads[chosen]);
+  return true;
+}
+
+void Device::run_head(Stream& stream) {
+  Operation operation = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  ++stream.finished;
+  try {
+    run(operation);
+  } catch (...) {
+    // What was enqueued behind a fault never runs, as on a GPU.
+    for (const auto& each : streams_) {
+      each->finished += each->queue.size();
+      each->queue.clear();
+    }
+    now_ = nullptr;
+    throw;
+  }
+}
+
+void Device::run(Operation& operation) {
+  if (auto* replayed = std::get_if<std::shared_ptr<Replay>>(&operation.work)) {
+    replay(**replayed);
+    return;
+  }
+  const Serial began = next_serial();
+  history_.push_back({.began = began, .name = name_of(operation.work), .stream = operation.stream, .number = operation.number});
+  if (history_.size() > kHistory) history_.pop_front();
+  now_ = &operation;
+  run_work(operation, began);
+  now_ = nullptr;
+}
+
+void Device::run_work(Operation& operation, Serial began) {
+  DeviceMemory& memory = device_memory();
+  std::visit(Overloaded{[&](const Kernel& kernel) {
+                          std::optional<Profiler> profiler;
+                          if (settings().profile) profiler.emplace(kernel);
+                          const DeviceMemory::Opened opened(memory);
+                          Running(kernel, began, profiler ? &*profiler : nullptr).run();
+                        },
+                        [&](const Copy& copy) {
+                          const DeviceMemory::Opened opened(memory);
+                          if (memory.contains(copy.from))
+                            memory.touch(copy.from, copy.bytes, AccessKind::read, began, "cudaMemcpyAsync");
+                          if (memory.contains(copy.to))
+                            memory.touch(copy.to, copy.bytes, AccessKind::write, began, "cudaMemcpyAsync");
+                          if (copy.source_hash != 0 && hash_of(copy.from, copy.bytes) != copy.source_hash) {
+                            throw Fault(FaultKind::pinned_reuse,
+                                        "cudaMemcpyAsync to " + memory.describe(reinterpret_cast<std::uintptr_t>(copy.to)) +
+                                            ": its " + std::to_string(copy.bytes) +
+                                            " pinned bytes changed after the copy was enqueued and before it ran");
+                          }
+                          std::memmove(copy.to, copy.staged.empty() ? copy.from : copy.staged.data(), copy.bytes);
+                        },
+                        [&](const Fill& fill) {
+                          const DeviceMemory::Opened opened(memory);
+                          memory.touch(fill.to, fill.bytes, AccessKind::write, began, "cudaMemsetAsync");
+                          std::memset(fill.to, fill.value, fill.bytes);
+                        },
+                        [&](const HostOperation& host) {
+                          const DeviceMemory::Opened opened(memory);
+                          for (const MemorySpan& span : host.reads)
+                            memory.touch(span.address, span.bytes, AccessKind::read, began, host.name);
+                          for (const MemorySpan& span : host.writes)
+                            memory.touch(span.address, span.bytes, AccessKind::write, began, host.name);
+                          host.run();
+                        },
+                        [&](const Record& record) {
+                          record.recording->done = true;
+                          record.recording->time = std::chrono::steady_clock::now();
+                        },
+                        [](const auto&) {}},
+             operation.work);
+}
+
+void Device::replay(Replay& replay) {
+  std::vector<bool> done(replay.nodes.size(), false);
+  std::mt19937_64 generator(settings().seed + ++random_);
+  for (std::size_t left = replay.nodes.size(); left > 0; --left) {
+    std::vector<std::size_t> heads;
+    for (std::size_t i = 0; i < replay.nodes.size(); ++i) {
+      if (!done[i] && std::ranges::all_of(replay.nodes[i].after, [&](std::size_t before) { return done[before]; }))
+        heads.push_back(i);
+    }
+    std::size_t chosen = heads.front();
+    if (settings().streams == Order::reverse) chosen = heads.back();
+    if (settings().streams == Order::random) chosen = heads[generator() % heads.size()];
+    run(replay.operations[chosen]);
+    done[chosen] = true;
+  }
+}
+
+template <class Done>
+void Device::run_until(const Done& done, const char* what) {
+  while (!done()) {
+    if (!step()) throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
+  }
+}
+
+void Device::finish(Stream& stream) {
+  run_until([&] { return stream.queue.empty(); }, "a stream");
+  seen_by_host(stream.clock);
+}
+
+void Device::finish(const std::shared_ptr<Recording>& recording) {
+  run_until([&] { return recording->done; }, "the host");
+  seen_by_host(recording->clock);
+}
+
+void Device::finish_all() {
+  run_until([&] { return idle(); }, "the device");
+  for (const auto& stream : streams_) seen_by_host(stream->clock);
+}
+
+bool Device::end_capture(const Capture& capture, const std::vector<std::size_t>& last_nodes) {
+  std::vector<bool> awaited(capture.graph->nodes.size(), false);
+  std::vector<std::size_t> open = last_nodes;
+  while (!open.empty()) {
+    const std::size_t node = open.back();
+    open.pop_back();
+    if (awaited[node]) continue;
+    awaited[node] = true;
+    const auto& before = capture.graph->nodes[node].after;
+    open.insert(open.end(), before.begin(), before.end());
+  }
+  bool joined_all = true;
+  for (const auto& stream : streams_) {
+    if (stream->capture.get() != &capture) continue;
+    joined_all = joined_all && std::ranges::all_of(stream->last_nodes, [&](std::size_t node) { return awaited[node]; });
+    stream->capture = nullptr;
+    stream->last_nodes.clear();
+  }
+  return joined_all;
+}
+
+bool Device::idle() const {
+  return std::ranges::all_of(streams_, [](const auto& stream) { return stream->queue.empty(); });
+}
+
+const Device::Past* Device::past(Serial serial) const {
+  const auto after = std::ranges::upper_bound(history_, serial, {}, &Past::began);
+  return after == history_.begin() ? nullptr : &*std::prev(after);
+}
+
+std::optional<std::string> not_ordered_before_operation(const Access& before) {
+  const Device::Past* past = device().past(before.serial);
+  const Operation* now = device().now();
+  if (past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number) return std::nullopt;
+  return past->name + ", of another stream and not awaited by an event,";
+}
+
+void enqueue_host_operation(Stream* stream, HostOperation operation) {
+  device().enqueue(device().resolve(stream), std::move(operation));
+}
+
+}  // namespace lathe::emulation

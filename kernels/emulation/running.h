@@ -1,0 +1,160 @@
+#pragma once
+// A launch while it runs: its threads, warps and the state that accesses are judged by. Internal to kernels/emulation.
+#include <array>
+#include <boost/context/detail/fcontext.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <source_location>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lathe/kernels/emulation/fault.h"
+#include "lathe/kernels/emulation/launch.h"
+#include "lathe/kernels/emulation/settings.h"
+#include "lathe/kernels/emulation/shadow.h"
+
+namespace lathe::emulation {
+
+class Profiler;
+
+/// A launched kernel, as a queue or a graph keeps it.
+struct Kernel {
+  const void* function = nullptr;
+  void (*enter)(const void* bound) = nullptr;
+  std::shared_ptr<const std::byte> bound;
+  std::size_t bound_bytes = 0;
+  Shape shape;
+};
+
+inline constexpr unsigned kWarpLanes = 32;
+
+/// Where a thread waits, and until when: until *generation is no longer `value`.
+struct Wait {
+  const std::uint64_t* generation = nullptr;
+  std::uint64_t value = 0;
+  std::string_view what;
+  std::source_location where;
+};
+
+/// A cp.async on its way; the data were read when it was issued.
+struct AsyncCopy {
+  std::byte* to;
+  std::uint32_t code;
+  std::uint8_t bytes;
+  std::array<std::byte, 16> data;
+};
+
+struct Thread {
+  boost::context::detail::fcontext_t context = nullptr;
+  std::byte* stack = nullptr;
+  cuda::uint3 index{};
+  unsigned number = 0;  ///< in the block
+  bool done = false;
+  Wait wait;
+  std::vector<std::vector<AsyncCopy>> groups;
+  std::vector<AsyncCopy> open;
+};
+
+/// A meeting of the lanes of a mask. What they bring is kept for two meetings, since a lane may come to the next before another has taken
+/// what the last one gave.
+struct Rendezvous {
+  unsigned mask = 0;
+  unsigned arrived = 0;
+  std::uint64_t generation = 0;
+  std::string_view what;
+  std::source_location where;
+  static constexpr std::size_t kSlot = 48;
+  alignas(16) std::array<std::array<std::array<std::byte, kSlot>, kWarpLanes>, 2> slots{};
+};
+
+struct Warp {
+  std::vector<std::unique_ptr<Rendezvous>> meetings;  ///< one a mask
+  unsigned lanes = 0;                                 ///< that the warp has
+  unsigned done = 0;
+  std::uint16_t tick = 1;
+  std::array<std::uint16_t, kWarpLanes> clock{};                          ///< moment of a lane's last __syncwarp
+  std::array<std::array<std::uint16_t, kWarpLanes>, kWarpLanes> known{};  ///< known[a][b]: what of b's time a has seen
+};
+
+/// A range of addresses.
+struct Range {
+  std::uintptr_t begin = 0;
+  std::size_t bytes = 0;
+  bool contains(std::uintptr_t address) const { return address - begin < bytes; }
+};
+
+/// The launch that this host thread runs. Null outside of kernels: nothing is watched then.
+class Running {
+ public:
+  Running(const Kernel& kernel, Serial began, Profiler* profiler);
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  Running(Running&&) = delete;
+  Running& operator=(Running&&) = delete;
+  ~Running();
+
+  /// Runs all blocks. Throws what a kernel's fault left.
+  void run();
+
+  const Kernel& kernel;
+  Profiler* const profiler;
+  const Serial began;  ///< of the operation
+  Serial block_began = 0;
+  Serial serial = 0;  ///< now
+  unsigned threads;   ///< of a block
+  cuda::uint3 block{};
+  unsigned block_number = 0;
+  Thread* current = nullptr;
+  Range arguments;
+  Range dynamic_shared;
+  Range static_shared;  ///< thread-local variables of the kernel's module
+  std::vector<Warp> warps;
+
+  unsigned lane() const { return current->number % kWarpLanes; }
+  Warp& warp() { return warps[current->number / kWarpLanes]; }
+  std::uint32_t thread() const { return block_number * threads + current->number; }
+
+  /// Lets others run until *generation changes.
+  void wait(const Wait& wait);
+  /// Ends the launch with a fault that names the kernel, the block and the thread before `message`.
+  [[noreturn]] void fail(FaultKind kind, const std::string& message);
+  /// A barrier that all threads of the block must reach.
+  void sync_block(std::source_location where);
+  /// Brings data[0..bytes) to the meeting of the mask's lanes and returns what all brought, once they have.
+  const std::array<std::array<std::byte, Rendezvous::kSlot>, kWarpLanes>& meet(unsigned mask, const void* data, std::size_t bytes,
+                                                                               std::string_view what, std::source_location where);
+
+ private:
+  void run_block();
+  void start_threads();
+  [[noreturn]] void run_thread();
+  [[noreturn]] void report_deadlock();
+  static void enter(boost::context::detail::transfer_t from);
+
+  std::optional<Fault> fault_;
+  boost::context::detail::fcontext_t scheduler_ = nullptr;
+  unsigned live_ = 0;
+  std::uint64_t barrier_generation_ = 0;
+  unsigned barrier_arrived_ = 0;
+  std::source_location barrier_where_;
+};
+
+extern constinit thread_local Running* running;
+
+/// "layernorm_forward_kernel, block (3, 0, 0), thread (17, 0, 0)".
+std::string place_of(const Running& run, std::uint32_t thread);
+/// "kernels/layernorm.cu:87".
+std::string to_string(std::source_location where);
+
+/// Stacks of the threads of a block, kept from launch to launch; each ends at a page that can't be touched.
+std::vector<Thread>& thread_pool(std::size_t count);
+inline constexpr std::size_t kStackBytes = std::size_t{64} << 10U;
+
+/// The next moment.
+Serial next_serial();
+
+}  // namespace lathe::emulation

@@ -1,0 +1,473 @@
+#include "lathe/kernels/emulation/runtime_api.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "lathe/kernels/emulation/device_memory.h"
+#include "lathe/kernels/emulation/launch.h"
+#include "lathe/kernels/emulation/pinned_memory.h"
+#include "lathe/kernels/emulation/queue.h"
+#include "lathe/kernels/emulation/symbols.h"
+
+namespace lathe::emulation {
+namespace {
+
+// What a GPU of sm_80 takes.
+constexpr unsigned kThreadsAtMost = 1024;
+constexpr unsigned kThreadsAlongZ = 64;
+constexpr unsigned kGridAcross = 65'535;
+constexpr unsigned kGridAlongX = 0x7FFFFFFF;
+constexpr std::size_t kSharedAtMost = std::size_t{163} << 10U;
+constexpr std::size_t kArgumentBytesAtMost = 4096;
+
+std::map<std::uintptr_t, std::size_t>& pinned() {
+  static std::map<std::uintptr_t, std::size_t> value;
+  return value;
+}
+
+/// Handles that are alive, by address.
+template <class Handle>
+std::set<const Handle*>& alive() {
+  static std::set<const Handle*> value;
+  return value;
+}
+
+template <class Handle>
+void must_be_alive(const Handle* handle, const char* what) {
+  if (!alive<Handle>().contains(handle))
+    throw Fault(FaultKind::memory, std::string(what) + " that was destroyed, or never made, is used");
+}
+
+[[noreturn]] void refuse(const Kernel& kernel, const std::string& why) {
+  throw Fault(FaultKind::launch, function_name(kernel.function) + ": " + why);
+}
+
+void check_shape(const Kernel& kernel) {
+  const auto& [grid, block, shared] = kernel.shape;
+  const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
+  if (threads == 0) refuse(kernel, "a block without threads");
+  if (threads > kThreadsAtMost) refuse(kernel, "a block of " + std::to_string(threads) + " threads; a GPU takes 1024");
+  if (block.z > kThreadsAlongZ) refuse(kernel, "a block of " + std::to_string(block.z) + " threads along z; a GPU takes 64");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) refuse(kernel, "an empty grid");
+  if (grid.x > kGridAlongX || grid.y > kGridAcross || grid.z > kGridAcross) {
+    refuse(kernel, "a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
+                       " blocks; a GPU takes 65535 along y and z");
+  }
+  if (shared > kSharedAtMost) {
+    refuse(kernel,
+           std::to_string(shared) + " bytes of dynamic shared memory; a block of sm_80 has " + std::to_string(kSharedAtMost));
+  }
+  if (kernel.bound_bytes - sizeof(void*) > kArgumentBytesAtMost) {
+    refuse(kernel, std::to_string(kernel.bound_bytes - sizeof(void*)) + " bytes of arguments; a launch takes " +
+                       std::to_string(kArgumentBytesAtMost));
+  }
+}
+
+void copy(void* to, const void* from, std::size_t bytes, cuda::cudaMemcpyKind kind, Stream& stream) {
+  if (bytes == 0) return;
+  // A host address in the device's place is refused where the copy is asked for, not where it runs.
+  const bool from_device = device_memory().contains(from);
+  const bool to_device = device_memory().contains(to);
+  const bool fits = kind == cuda::cudaMemcpyDefault ||
+                    (from_device == (kind == cuda::cudaMemcpyDeviceToHost || kind == cuda::cudaMemcpyDeviceToDevice) &&
+                     to_device == (kind == cuda::cudaMemcpyHostToDevice || kind == cuda::cudaMemcpyDeviceToDevice));
+  if (!fits) {
+    throw Fault(FaultKind::host_pointer, std::string("cudaMemcpyAsync from ") + (from_device ? "device" : "host") + " to " +
+                                             (to_device ? "device" : "host") + " memory, called as another kind of copy");
+  }
+  device().enqueue(stream, Copy{.to = to, .from = from, .bytes = bytes, .kind = kind, .staged = {}});
+}
+
+const Kernel* kernel_of(const Node& node) { return std::get_if<Kernel>(&node.work); }
+
+}  // namespace
+
+void* allocate_pinned(std::size_t bytes) {
+  void* memory = ::operator new (std::max<std::size_t>(bytes, 1), std::align_val_t{4096});
+  pinned()[reinterpret_cast<std::uintptr_t>(memory)] = bytes;
+  return memory;
+}
+
+void release_pinned(void* address) {
+  if (pinned().erase(reinterpret_cast<std::uintptr_t>(address)) == 0)
+    throw Fault(FaultKind::memory, "cudaFreeHost of what is not pinned memory, or was freed");
+  ::operator delete (address, std::align_val_t{4096});
+}
+
+bool is_pinned(const void* address, std::size_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(address);
+  const auto after = pinned().upper_bound(begin);
+  return after != pinned().begin() && begin + bytes <= std::prev(after)->first + std::prev(after)->second;
+}
+
+std::size_t pinned_in_use() { return pinned().size(); }
+
+void enqueue(Stream* stream, const Shape& shape, const Call& call) {
+  constexpr auto kAlignment = std::align_val_t{64};
+  const std::shared_ptr<std::byte> bound(static_cast<std::byte*>(::operator new(call.bound_bytes, kAlignment)),
+                                         [](std::byte* memory) { ::operator delete (memory, std::align_val_t{64}); });
+  std::memcpy(bound.get(), call.bound, call.bound_bytes);
+  Kernel kernel{.function = call.function, .enter = call.enter, .bound = bound, .bound_bytes = call.bound_bytes, .shape = shape};
+  check_shape(kernel);
+  device().enqueue(device().resolve(stream), std::move(kernel));
+}
+
+void name_memory(const void* address, std::size_t bytes, const char* name) { device_memory().name(address, bytes, name); }
+
+void expect_nothing_alive() {
+  std::string text;
+  for (const auto& [begin, allocation] : device_memory().allocations()) text += "; " + device_memory().describe(begin);
+  if (pinned_in_use() > 0) text += "; " + std::to_string(pinned_in_use()) + " blocks of pinned memory";
+  if (device().alive_streams() > 0) text += "; " + std::to_string(device().alive_streams()) + " streams";
+  if (!alive<Event>().empty()) text += "; " + std::to_string(alive<Event>().size()) + " events";
+  if (!alive<Graph>().empty() || !alive<ExecutableGraph>().empty()) {
+    text += "; " + std::to_string(alive<Graph>().size() + alive<ExecutableGraph>().size()) + " graphs";
+  }
+  if (!text.empty()) throw Fault(FaultKind::memory, "never freed: " + text.substr(2));
+}
+
+void expect_same_arguments(cuda::cudaGraph_t graph, cuda::cudaGraph_t again) {
+  must_be_alive(graph, "a graph");
+  must_be_alive(again, "a graph");
+  if (graph->nodes.size() != again->nodes.size()) {
+    throw Fault(FaultKind::stale_argument, "a graph of " + std::to_string(graph->nodes.size()) +
+                                               " operations, captured again with " + std::to_string(again->nodes.size()));
+  }
+  for (std::size_t i = 0; i < graph->nodes.size(); ++i) {
+    const Kernel* before = kernel_of(graph->nodes[i]);
+    const Kernel* after = kernel_of(again->nodes[i]);
+    if (before == nullptr && after == nullptr) continue;
+    if (before == nullptr || after == nullptr || before->function != after->function) {
+      throw Fault(FaultKind::stale_argument,
+                  "operation " + std::to_string(i) + " of the graph is another one when it is captured again");
+    }
+    const auto* old = before->bound.get();
+    const auto [difference, other] = std::mismatch(old, old + before->bound_bytes, after->bound.get());
+    if (difference != old + before->bound_bytes) {
+      throw Fault(FaultKind::stale_argument, function_name(before->function) + ": byte " +
+                                                 std::to_string(difference - old - std::ptrdiff_t{sizeof(void*)}) +
+                                                 " of its arguments has changed since the graph was captured, and a replay has "
+                                                 "the old value: what varies belongs in device memory");
+    }
+  }
+}
+
+namespace cuda {
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInsufficientDriver:
+      return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice:
+      return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureUnjoined:
+      return "cudaErrorStreamCaptureUnjoined";
+  }
+  return "an unknown error";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInsufficientDriver:
+      return "the driver is older than the runtime needs";
+    case cudaErrorNoDevice:
+      return "no device";
+    case cudaErrorInvalidDevice:
+      return "no device has this number";
+    case cudaErrorNotReady:
+      return "not ready";
+    case cudaErrorStreamCaptureUnsupported:
+      return "not permitted while the stream is captured";
+    case cudaErrorStreamCaptureInvalidated:
+      return "the capture failed before";
+    case cudaErrorStreamCaptureUnjoined:
+      return "a stream that joined the capture has not been joined to its origin";
+  }
+  return "an unknown error";
+}
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* number) {
+  *number = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int number) { return number == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int number) {
+  if (number != 0) return cudaErrorInvalidDevice;
+  *properties = {};
+  std::strcpy(properties->name, "emulated sm_80");
+  properties->totalGlobalMem = DeviceMemory::kCapacity;
+  properties->major = 8;
+  properties->minor = 0;
+  properties->multiProcessorCount = 4;
+  properties->l2CacheSize = 40 << 20;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int number) {
+  cudaDeviceProp properties;
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, number); error != cudaSuccess) return error;
+  switch (attribute) {
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(kSharedAtMost);
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = properties.multiProcessorCount;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = properties.l2CacheSize;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = properties.major;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = properties.minor;
+      break;
+    default:
+      return cudaErrorInvalidValue;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+  device().finish_all();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
+  *pointer = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  *pointer = device_memory().allocate(bytes);
+  return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+
+cudaError_t cudaFree(void* pointer) {
+  if (pointer == nullptr) return cudaSuccess;
+  device().finish_all();
+  device_memory().release(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
+  *pointer = allocate_pinned(bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* pointer) {
+  if (pointer == nullptr) return cudaSuccess;
+  device().finish_all();
+  release_pinned(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = DeviceMemory::kCapacity;
+  *free = *total - device_memory().in_use();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  copy(to, from, bytes, kind, device().resolve(nullptr));
+  device().finish(device().resolve(nullptr));
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  Stream& queue = device().resolve(stream);
+  copy(to, from, bytes, kind, queue);
+  // To memory that is not pinned CUDA copies before it returns.
+  if (!device_memory().contains(to) && !is_pinned(to, bytes) && queue.capture == nullptr) device().finish(queue);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
+  const cudaError_t status = cudaMemsetAsync(to, value, bytes, nullptr);
+  device().finish(device().resolve(nullptr));
+  return status;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  if (!device_memory().contains(to)) throw Fault(FaultKind::host_pointer, "cudaMemsetAsync of host memory");
+  device().enqueue(device().resolve(stream), Fill{.to = to, .value = value, .bytes = bytes});
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  *stream = device().create_stream(flags != cudaStreamNonBlocking);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  device().destroy_stream(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  Stream& queue = device().resolve(stream);
+  if (queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  device().finish(queue);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  Stream& queue = device().resolve(stream);
+  if (queue.queue.empty()) return cudaSuccess;
+  device().step();
+  return queue.queue.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  must_be_alive(event, "an event");
+  device().await(device().resolve(stream), *event);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = std::make_unique<Event>().release();
+  alive<Event>().insert(*event);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  must_be_alive(event, "an event");
+  alive<Event>().erase(event);
+  const std::unique_ptr<Event> owner(event);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+  must_be_alive(event, "an event");
+  device().record(*event, device().resolve(stream), flags == cudaEventRecordExternal);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  must_be_alive(event, "an event");
+  if (event->recording != nullptr) device().finish(event->recording);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  must_be_alive(event, "an event");
+  if (event->recording == nullptr || event->recording->done) return cudaSuccess;
+  device().step();
+  return event->recording->done ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  must_be_alive(begin, "an event");
+  must_be_alive(end, "an event");
+  if (begin->recording == nullptr || end->recording == nullptr) return cudaErrorInvalidValue;
+  if (!begin->recording->done || !end->recording->done) return cudaErrorNotReady;
+  *milliseconds = std::chrono::duration<float, std::milli>(end->recording->time - begin->recording->time).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  Stream& queue = device().resolve(stream);
+  if (stream == nullptr || queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  queue.capture = std::make_shared<Capture>();
+  queue.capture->origin = &queue;
+  queue.capture->graph->lanes = 1;
+  queue.lane = 0;
+  queue.last_nodes.clear();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  Stream& queue = device().resolve(stream);
+  *graph = nullptr;
+  if (queue.capture == nullptr || queue.capture->origin != &queue) return cudaErrorStreamCaptureInvalidated;
+  const std::shared_ptr<Capture> capture = std::move(queue.capture);
+  queue.capture = nullptr;
+  const bool joined = device().end_capture(*capture, queue.last_nodes);
+  queue.last_nodes.clear();
+  if (!joined) return cudaErrorStreamCaptureUnjoined;
+  *graph = capture->graph.release();
+  alive<Graph>().insert(*graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = device().resolve(stream).capture != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  must_be_alive(graph, "a graph");
+  auto made = std::make_unique<ExecutableGraph>();
+  made->graph = *graph;
+  for (std::size_t lane = 0; lane < graph->lanes; ++lane) made->streams.push_back(device().new_stream_number());
+  made->counts.resize(graph->lanes);
+  *executable = made.release();
+  alive<ExecutableGraph>().insert(*executable);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  must_be_alive(executable, "an executable graph");
+  Stream& queue = device().resolve(stream);
+  if (queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  device().launch_graph(*executable, queue);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  must_be_alive(graph, "a graph");
+  alive<Graph>().erase(graph);
+  const std::unique_ptr<Graph> owner(graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  must_be_alive(executable, "an executable graph");
+  alive<ExecutableGraph>().erase(executable);
+  const std::unique_ptr<ExecutableGraph> owner(executable);
+  return cudaSuccess;
+}
+
+}  // namespace cuda
+}  // namespace lathe::emulation

@@ -1,0 +1,292 @@
+#include "lathe/kernels/emulation/symbols.h"
+
+#include <cxxabi.h>
+#include <dwarf.h>
+#include <elfutils/libdw.h>
+#include <elfutils/libdwfl.h>
+#include <gelf.h>
+#include <link.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+namespace lathe::emulation {
+namespace {
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+/// The debug information of this process, read as it is asked for.
+class DebugInformation {
+ public:
+  DebugInformation() : session_(dwfl_begin(&callbacks())) { report(); }
+  ~DebugInformation() { dwfl_end(session_); }
+  DebugInformation(const DebugInformation&) = delete;
+  DebugInformation& operator=(const DebugInformation&) = delete;
+  DebugInformation(DebugInformation&&) = delete;
+  DebugInformation& operator=(DebugInformation&&) = delete;
+
+  Dwfl_Module* module_at(std::uintptr_t address) {
+    Dwfl_Module* found = dwfl_addrmodule(session_, address);
+    if (found == nullptr) {  // a library that was loaded since
+      report();
+      found = dwfl_addrmodule(session_, address);
+    }
+    return found;
+  }
+
+  /// All addresses whose lower half is `code` and that a module has.
+  std::vector<std::uintptr_t> candidates(std::uint32_t code) {
+    struct Search {
+      std::uint32_t code;
+      std::vector<std::uintptr_t> found;
+    } search{code, {}};
+    dwfl_getmodules(
+        session_,
+        [](Dwfl_Module*, void**, const char*, Dwarf_Addr start, void* argument) {
+          auto& wanted = *static_cast<Search*>(argument);
+          constexpr std::uint64_t kUpper = ~std::uint64_t{0xFFFFFFFF};
+          wanted.found.push_back((start & kUpper) | wanted.code);
+          wanted.found.push_back(((start & kUpper) + 0x100000000U) | wanted.code);
+          return static_cast<int>(DWARF_CB_OK);
+        },
+        &search, 0);
+    std::erase_if(search.found, [&](std::uintptr_t address) { return dwfl_addrmodule(session_, address) == nullptr; });
+    return search.found;
+  }
+
+ private:
+  static const Dwfl_Callbacks& callbacks() {
+    static const Dwfl_Callbacks value = {.find_elf = dwfl_linux_proc_find_elf,
+                                         .find_debuginfo = dwfl_standard_find_debuginfo,
+                                         .section_address = dwfl_offline_section_address,
+                                         .debuginfo_path = nullptr};
+    return value;
+  }
+  void report() {
+    dwfl_report_begin(session_);
+    dwfl_linux_proc_report(session_, getpid());
+    dwfl_report_end(session_, nullptr, nullptr);
+  }
+
+  Dwfl* session_;
+};
+
+DebugInformation& debug_information() {
+  static DebugInformation value;
+  return value;
+}
+
+bool is_machinery(std::string_view file) {
+  return file.find("kernels/device/") != std::string_view::npos || file.find("kernels/emulation/") != std::string_view::npos;
+}
+
+std::string at_line(std::string_view file, int line) { return source_name(file) + ":" + std::to_string(line); }
+
+/// The innermost line outside of the machinery, following what was inlined into what.
+std::string line_at(std::uintptr_t address) {
+  Dwfl_Module* module = debug_information().module_at(address);
+  if (module == nullptr) return "";
+  int line = 0;
+  Dwfl_Line* entry = dwfl_module_getsrc(module, address);
+  const char* file = entry == nullptr ? nullptr : dwfl_lineinfo(entry, nullptr, &line, nullptr, nullptr, nullptr);
+  if (file == nullptr) return "";
+  if (!is_machinery(file)) return at_line(file, line);
+
+  Dwarf_Addr bias = 0;
+  Dwarf_Die* unit = dwfl_module_addrdie(module, address, &bias);
+  Dwarf_Die* scopes = nullptr;
+  const int count = unit == nullptr ? 0 : dwarf_getscopes(unit, address - bias, &scopes);
+  const std::unique_ptr<Dwarf_Die, Free> owner(scopes);
+  Dwarf_Files* files = nullptr;
+  if (count <= 0 || dwarf_getsrcfiles(unit, &files, nullptr) != 0) return at_line(file, line);
+  for (int i = 0; i < count; ++i) {
+    Dwarf_Die* scope = scopes + i;
+    if (dwarf_tag(scope) != DW_TAG_inlined_subroutine) continue;
+    Dwarf_Attribute attribute;
+    Dwarf_Word call_file = 0;
+    Dwarf_Word call_line = 0;
+    if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_file, &attribute), &call_file) != 0) continue;
+    if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_line, &attribute), &call_line) != 0) continue;
+    const char* caller = dwarf_filesrc(files, call_file, nullptr, nullptr);
+    if (caller == nullptr) continue;
+    file = caller;
+    line = static_cast<int>(call_line);
+    if (!is_machinery(file)) break;
+  }
+  return at_line(file, line);
+}
+
+/// "ns::f<a::b>(c) " with return type: f<a::b>.
+std::string short_name(std::string name) {
+  constexpr std::string_view kAnonymous = "(anonymous namespace)::";
+  for (std::size_t at = name.find(kAnonymous); at != std::string::npos; at = name.find(kAnonymous))
+    name.erase(at, kAnonymous.size());
+  // The parameters: from the last opening parenthesis at depth 0 on.
+  int depth = 0;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const char c = name[i];
+    if (c == '<') ++depth;
+    if (c == '>') --depth;
+    if (c == '(' && depth == 0) {
+      name.resize(i);
+      break;
+    }
+    if (depth == 0 && (c == ' ' || (c == ':' && i + 1 < name.size() && name[i + 1] == ':'))) begin = i + (c == ' ' ? 1 : 2);
+  }
+  name.erase(0, std::min(begin, name.size()));
+  for (const std::string_view own : {"lathe::emulated::", "lathe::"}) {
+    for (std::size_t at = name.find(own); at != std::string::npos; at = name.find(own)) name.erase(at, own.size());
+  }
+  return name;
+}
+
+std::string demangled(const char* symbol) {
+  int status = 0;
+  const std::unique_ptr<char, Free> text(abi::__cxa_demangle(symbol, nullptr, nullptr, &status));
+  return status == 0 ? text.get() : symbol;
+}
+
+/// The module that has an address: its base, and the calling thread's copy of its thread-local variables.
+struct Module {
+  std::uintptr_t address = 0;
+  std::uintptr_t base = 0;
+  bool found = false;
+  Range thread_local_memory;
+};
+Module module_of(const void* function) {
+  Module module;
+  module.address = reinterpret_cast<std::uintptr_t>(function);
+  dl_iterate_phdr(
+      [](dl_phdr_info* information, std::size_t, void* argument) {
+        auto& wanted = *static_cast<Module*>(argument);
+        const std::span<const ElfW(Phdr)> headers(information->dlpi_phdr, information->dlpi_phnum);
+        const bool has = std::ranges::any_of(headers, [&](const ElfW(Phdr) & header) {
+          return header.p_type == PT_LOAD && wanted.address - (information->dlpi_addr + header.p_vaddr) < header.p_memsz;
+        });
+        if (!has) return 0;
+        wanted.found = true;
+        wanted.base = information->dlpi_addr;
+        for (const auto& header : headers) {
+          if (header.p_type == PT_TLS && information->dlpi_tls_data != nullptr) {
+            wanted.thread_local_memory = {reinterpret_cast<std::uintptr_t>(information->dlpi_tls_data), header.p_memsz};
+          }
+        }
+        return 1;
+      },
+      &module);
+  return module;
+}
+
+/// The thread-local variables of a module, by offset.
+std::map<std::size_t, ThreadLocalVariable> variables_of(const void* function, std::size_t bytes) {
+  std::map<std::size_t, ThreadLocalVariable> variables;
+  Dwfl_Module* module = debug_information().module_at(reinterpret_cast<std::uintptr_t>(function));
+  Dwarf_Addr bias = 0;
+  Elf* elf = module == nullptr ? nullptr : dwfl_module_getelf(module, &bias);
+  for (Elf_Scn* section = nullptr; elf != nullptr && (section = elf_nextscn(elf, section)) != nullptr;) {
+    GElf_Shdr header;
+    if (gelf_getshdr(section, &header) == nullptr || header.sh_type != SHT_SYMTAB) continue;
+    Elf_Data* data = elf_getdata(section, nullptr);
+    for (std::size_t i = 0; i < header.sh_size / header.sh_entsize; ++i) {
+      GElf_Sym symbol;
+      if (gelf_getsym(data, static_cast<int>(i), &symbol) == nullptr || GELF_ST_TYPE(symbol.st_info) != STT_TLS) continue;
+      if (symbol.st_shndx == SHN_UNDEF || symbol.st_size == 0) continue;
+      const std::string full = demangled(elf_strptr(elf, header.sh_link, symbol.st_name));
+      const std::size_t name = full.rfind("::");
+      variables[symbol.st_value] = {.name = "'" + (name == std::string::npos ? full : full.substr(name + 2)) + "'",
+                                    .offset = symbol.st_value,
+                                    .bytes = symbol.st_size};
+    }
+  }
+  if (variables.empty()) variables[0] = {.name = "static shared memory", .offset = 0, .bytes = bytes};
+  return variables;
+}
+
+struct Constants {
+  std::vector<Range> ranges;
+  Constants() {
+    dl_iterate_phdr(
+        [](dl_phdr_info* information, std::size_t, void* argument) {
+          for (const auto& header : std::span(information->dlpi_phdr, information->dlpi_phnum)) {
+            if ((header.p_type == PT_LOAD && (header.p_flags & PF_W) == 0) || header.p_type == PT_GNU_RELRO) {
+              static_cast<Constants*>(argument)->ranges.push_back({information->dlpi_addr + header.p_vaddr, header.p_memsz});
+            }
+          }
+          return 0;
+        },
+        this);
+  }
+  bool contain(std::uintptr_t address) const {
+    return std::ranges::any_of(ranges, [&](const Range& range) { return range.contains(address); });
+  }
+};
+
+}  // namespace
+
+std::string source_name(std::string_view file) {
+  for (const std::string_view room : {"kernels/", "runtime/", "tests/", "benchmarks/", "examples/"}) {
+    const std::size_t at = file.rfind(room);
+    if (at != std::string_view::npos && (at == 0 || file[at - 1] == '/')) return std::string(file.substr(at));
+  }
+  const std::size_t last = file.rfind('/');
+  const std::size_t before = last == std::string_view::npos || last == 0 ? std::string_view::npos : file.rfind('/', last - 1);
+  return std::string(before == std::string_view::npos ? file : file.substr(before + 1));
+}
+
+std::string function_name(const void* function) {
+  static std::unordered_map<const void*, std::string> known;
+  const auto found = known.find(function);
+  if (found != known.end()) return found->second;
+  Dwfl_Module* module = debug_information().module_at(reinterpret_cast<std::uintptr_t>(function));
+  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, reinterpret_cast<std::uintptr_t>(function));
+  return known[function] = symbol == nullptr ? "a kernel without a name" : short_name(demangled(symbol));
+}
+
+std::string source_line(std::uint32_t code) {
+  static std::unordered_map<std::uint32_t, std::string> known;
+  const auto found = known.find(code);
+  if (found != known.end()) return found->second;
+  std::string line;
+  // A return address is behind the call.
+  for (const std::uintptr_t address : debug_information().candidates(code)) {
+    if (line.empty()) line = line_at(address - 1);
+  }
+  return known[code] = line.empty() ? "an unknown line" : line;
+}
+
+Range thread_local_range(const void* function) { return module_of(function).thread_local_memory; }
+
+const ThreadLocalVariable* thread_local_variable(const void* function, std::size_t offset) {
+  static std::map<std::uintptr_t, std::map<std::size_t, ThreadLocalVariable>> known;
+  thread_local const void* last_function = nullptr;
+  thread_local const std::map<std::size_t, ThreadLocalVariable>* last = nullptr;
+  if (function != last_function || last == nullptr) {
+    const Module module = module_of(function);
+    auto found = known.find(module.base);
+    if (found == known.end()) found = known.emplace(module.base, variables_of(function, module.thread_local_memory.bytes)).first;
+    last = &found->second;
+    last_function = function;
+  }
+  const auto after = last->upper_bound(offset);
+  if (after == last->begin()) return nullptr;
+  const ThreadLocalVariable& variable = std::prev(after)->second;
+  return offset < variable.offset + variable.bytes ? &variable : nullptr;
+}
+
+bool is_constant(std::uintptr_t address) {
+  static Constants constants;
+  if (constants.contain(address)) return true;
+  constants = Constants();  // a library may have been loaded since
+  return constants.contain(address);
+}
+
+}  // namespace lathe::emulation

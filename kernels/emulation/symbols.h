@@ -1,0 +1,36 @@
+#pragma once
+// What addresses of this process are called: functions, source lines, thread-local variables, constants. Internal to kernels/emulation.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "lathe/kernels/emulation/running.h"
+
+namespace lathe::emulation {
+
+/// "layernorm_forward_kernel<float, 4>": without namespaces and parameters.
+std::string function_name(const void* function);
+
+/// The kernel's source line for a return address, of which the lower half is given: "kernels/layernorm.cu:87". Where code of
+/// kernels/device or kernels/emulation was inlined, the line that called it.
+std::string source_line(std::uint32_t code);
+
+/// A source file as the tree names it, "kernels/layernorm.cu"; another's by its last two parts.
+std::string source_name(std::string_view file);
+
+/// The calling thread's thread-local variables of the module that has this function: where __shared__ variables are.
+Range thread_local_range(const void* function);
+
+struct ThreadLocalVariable {
+  std::string name;
+  std::size_t offset;  ///< from thread_local_range()'s beginning
+  std::size_t bytes;
+};
+/// The variable that has this byte; null where none has. Where the module has no symbols, all is one variable.
+const ThreadLocalVariable* thread_local_variable(const void* function, std::size_t offset);
+
+/// Whether the program's own constants are there: what a compiler would put into a kernel's constant memory.
+bool is_constant(std::uintptr_t address);
+
+}  // namespace lathe::emulation

@@ -1,0 +1,14 @@
+#pragma once
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+namespace lathe::test {
+
+/// A number's bits: NaN equals itself by them, and 0 isn't -0.
+template <class T>
+auto bits(T number) {
+  return std::bit_cast<std::conditional_t<sizeof(T) == sizeof(std::uint32_t), std::uint32_t, std::uint64_t>>(number);
+}
+
+}  // namespace lathe::test
