@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "lathe/kernels/device/language.cuh"
+#include "lathe/kernels/device/warp.cuh"
 #include "lathe/kernels/dropout.h"
 
 namespace lathe::device {
@@ -11,7 +12,7 @@ namespace lathe::device {
 /// One element-wise dropout site. Nothing is read where the threshold is 0.
 class ElementDropout {
  public:
-  /// A row's place in the global batch.
+  /// A row's place in the global batch, as the first lane of a warp has read it for all.
   struct Row {
     std::uint32_t sample, position;
   };
@@ -29,7 +30,7 @@ class ElementDropout {
   __device__ __forceinline__ float scale() const { return scale_; }
 
   __device__ __forceinline__ Row row(std::int64_t t) const {
-    if (threshold_ == 0) return {};
+    if (threshold_ == 0 || threadIdx.x % kWarp != 0) return {};
     return {.sample = static_cast<std::uint32_t>(sample_[t]), .position = static_cast<std::uint32_t>(position_[t])};
   }
 

@@ -26,7 +26,7 @@ struct NormBackwardBlock {
   static constexpr bool kAhead = sizeof(T) * Shape::kWidth == 16 && sizeof(T) == 2;
 };
 
-/// What a row's gradient comes from.
+/// What a row's gradient comes from; the numbers as the first lane of each warp has them.
 template <class T, class Shape>
 struct NormBackwardRow {
   StoredRow<T, Shape> d_y;
@@ -45,8 +45,9 @@ __device__ __forceinline__ NormBackwardRow<T, Shape> load_norm_backward_row(cons
   NormBackwardRow<T, Shape> row;
   row.d_y = load_row<Shape, Reuse::once>(args.d_y + t * args.channels, columns);
   row.z = load_row<Shape, Reuse::once>(args.z + t * args.channels, columns);
-  row.mean = present ? args.mean[t] : 0.0F;
-  row.rstd = present ? args.rstd[t] : 0.0F;
+  const bool reads = present && threadIdx.x % kWarp == 0;
+  row.mean = reads ? args.mean[t] : 0.0F;
+  row.rstd = reads ? args.rstd[t] : 0.0F;
   row.place = {};
   if (present) row.place = dropout.row(t);
   return row;
@@ -109,8 +110,8 @@ __global__ void __launch_bounds__(NormBackwardBlock<T, Shape>::kThreads, NormBac
     if constexpr (!Block::kAhead) next = load_norm_backward_row<T, Shape>(args, dropout, t, end);
     Row<Shape> d = to_float(next.d_y);
     Row<Shape> n = to_float(next.z);
-    const float mean = next.mean;
-    const float rstd = next.rstd;
+    const float mean = from_first_lane(next.mean);
+    const float rstd = from_first_lane(next.rstd);
     const ElementDropout::Row place = next.place;
     if constexpr (Block::kAhead) next = load_norm_backward_row<T, Shape>(args, dropout, t + Block::kTeams, end);
     std::uint32_t kept = 0;

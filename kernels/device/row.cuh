@@ -201,6 +201,7 @@ __device__ __forceinline__ std::uint32_t kept_columns(const ElementDropout& drop
                                                       std::int64_t offset = 0) {
   constexpr int kLanes = 8 / Shape::kWidth;  // that have a call's columns
   constexpr int kCalls = kWarp / kLanes;     // for one piece of a warp
+  row = {.sample = from_first_lane(row.sample), .position = from_first_lane(row.position)};
   const auto lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp_first = static_cast<int>(threadIdx.x) % Shape::kThreads / kWarp * kWarp * Shape::kWidth;
   std::uint32_t own = 0;
