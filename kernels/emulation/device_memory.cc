@@ -17,7 +17,9 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGap = 512;  // between allocations: what runs over the end of one is in none
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kRound = std::size_t{1} << 30U;  // after as many bytes, allocation begins anew, where there is room
+// After as many bytes allocation begins anew, where there is room. Protecting memory takes time by the page that was ever touched, twice an
+// operation: after a gigabyte it would be nearly all of a small kernel's time.
+constexpr std::size_t kRound = std::size_t{8} << 20U;
 
 std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
 
