@@ -1,7 +1,7 @@
-// Products by cuBLASLt 12 or later. Descriptors live on the stack, in cuBLASLt's own opaque structs, which own nothing: they are filled in for each
-// call, which costs less than finding them would, and only the handle has to be given back.
-#include <cublasLt.h>
-#include <cuda_runtime.h>
+// Products by cuBLASLt 12 or later.
+#include "lathe/kernels/matmul_cublaslt.h"
+
+#include <cuda_runtime_api.h>
 
 #include <array>
 #include <bit>
@@ -18,9 +18,6 @@
 
 namespace lathe {
 namespace {
-
-/// What its fastest algorithms ask for on Hopper.
-constexpr std::int64_t kWorkspace = std::int64_t{32} << 20U;
 
 /// How many algorithms the heuristic is asked for. It ranks them, so that those behind are hardly ever worth their time.
 constexpr int kCandidates = 16;
@@ -46,72 +43,50 @@ cudaDataType_t data_type(MatmulElement element) { return element == MatmulElemen
 
 cublasOperation_t operation(Transpose transpose) { return transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N; }
 
-/// A problem in cuBLASLt's words. `verb` is what is being done with it, for messages.
-class Description {
- public:
-  Description(const MatmulProblem& p, const void* bias, const char* verb) : problem_(p), verb_(verb) {
-    // Sums are fp32, of bf16 exactly and of fp32 in fp32: TF32 would have to be asked for.
-    check(cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    set(CUBLASLT_MATMUL_DESC_TRANSA, operation(p.transpose_a));
-    set(CUBLASLT_MATMUL_DESC_TRANSB, operation(p.transpose_b));
-    if (p.has_bias) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(p.result));
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-    }
-    check(cublasLtMatrixLayoutInit(&a_, data_type(p.factors), extent(p.rows_a()), extent(p.columns_a()), p.lda));
-    check(cublasLtMatrixLayoutInit(&b_, data_type(p.factors), extent(p.rows_b()), extent(p.columns_b()), p.ldb));
-    check(cublasLtMatrixLayoutInit(&d_, data_type(p.result), extent(p.m), extent(p.n), p.ldd));
+std::uint64_t extent(std::int64_t size) { return static_cast<std::uint64_t>(size); }
+
+}  // namespace
+
+template <class Value>
+void CublasLtDescription::set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
+  check(cublasLtMatmulDescSetAttribute(&product_, attribute, &value, sizeof(value)));
+}
+
+CublasLtDescription::CublasLtDescription(const MatmulProblem& p, const void* bias, const char* what) : problem_(p), what_(what) {
+  // Sums are fp32, of bf16 exactly and of fp32 in fp32: TF32 would have to be asked for.
+  check(cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  set(CUBLASLT_MATMUL_DESC_TRANSA, operation(p.transpose_a));
+  set(CUBLASLT_MATMUL_DESC_TRANSB, operation(p.transpose_b));
+  if (p.has_bias) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(p.result));
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   }
+  check(cublasLtMatrixLayoutInit(&a_, data_type(p.factors), extent(p.rows_a()), extent(p.columns_a()), p.lda));
+  check(cublasLtMatrixLayoutInit(&b_, data_type(p.factors), extent(p.rows_b()), extent(p.columns_b()), p.ldb));
+  check(cublasLtMatrixLayoutInit(&d_, data_type(p.result), extent(p.m), extent(p.n), p.ldd));
+}
 
-  cublasLtMatmulDesc_t product() { return &product_; }
-  cublasLtMatrixLayout_t a() { return &a_; }
-  cublasLtMatrixLayout_t b() { return &b_; }
-  cublasLtMatrixLayout_t d() { return &d_; }
+void CublasLtDescription::check(cublasStatus_t status) const {
+  if (status != CUBLAS_STATUS_SUCCESS) check_status(status, std::string(what_) + " the " + to_string(problem_));
+}
 
-  void check(cublasStatus_t status) const {
-    if (status != CUBLAS_STATUS_SUCCESS) check_status(status, std::string(verb_) + " the " + to_string(problem_));
-  }
+CublasLtPreference::CublasLtPreference(const MatmulProblem& p, const CublasLtDescription& description) {
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    description.check(cublasLtMatmulPreferenceSetAttribute(&preference_, attribute, &value, sizeof(value)));
+  };
+  description.check(cublasLtMatmulPreferenceInit(&preference_));
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kCublasLtWorkspace));
+  // A sum that is cut into parts keeps them in fp32, not in D's bf16.
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<std::uint32_t>(p.alignment_a));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(p.alignment_b));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(p.alignment_d));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(p.alignment_d));
+}
 
- private:
-  static std::uint64_t extent(std::int64_t size) { return static_cast<std::uint64_t>(size); }
-
-  template <class Value>
-  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
-    check(cublasLtMatmulDescSetAttribute(&product_, attribute, &value, sizeof(value)));
-  }
-
-  const MatmulProblem& problem_;
-  const char* verb_;
-  cublasLtMatmulDescOpaque_t product_{};
-  cublasLtMatrixLayoutOpaque_t a_{}, b_{}, d_{};
-};
-
-/// What an algorithm may use and count on.
-class Preference {
- public:
-  Preference(const MatmulProblem& p, const Description& description) : description_(description) {
-    description.check(cublasLtMatmulPreferenceInit(&preference_));
-    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kWorkspace));
-    // A sum that is cut into parts keeps them in fp32, not in D's bf16.
-    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<std::uint32_t>(p.alignment_a));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(p.alignment_b));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(p.alignment_d));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(p.alignment_d));
-  }
-  cublasLtMatmulPreference_t get() { return &preference_; }
-
- private:
-  template <class Value>
-  void set(cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
-    description_.check(cublasLtMatmulPreferenceSetAttribute(&preference_, attribute, &value, sizeof(value)));
-  }
-
-  const Description& description_;
-  cublasLtMatmulPreferenceOpaque_t preference_{};
-};
+namespace {
 
 /// A bias's address as aligned as the problem says, for questions that don't read it: cuBLASLt takes the alignment from there.
 const void* some_bias(const MatmulProblem& p) {
@@ -137,11 +112,11 @@ class CublasLt final : public MatmulLibrary {
 
   std::string name() const override { return name_; }
 
-  std::int64_t workspace_bytes() const override { return kWorkspace; }
+  std::int64_t workspace_bytes() const override { return kCublasLtWorkspace; }
 
   std::vector<MatmulAlgorithm> candidates(const MatmulProblem& p) override {
-    Description description(p, some_bias(p), "find an algorithm for");
-    Preference preference(p, description);
+    CublasLtDescription description(p, some_bias(p), "find an algorithm for");
+    CublasLtPreference preference(p, description);
     std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
     int count = 0;
     description.check(cublasLtMatmulAlgoGetHeuristic(handle_.get(), description.product(), description.a(), description.b(),
@@ -156,17 +131,17 @@ class CublasLt final : public MatmulLibrary {
   }
 
   bool accepts(const MatmulProblem& p, const MatmulAlgorithm& algorithm) override {
-    Description description(p, some_bias(p), "check an algorithm for");
+    CublasLtDescription description(p, some_bias(p), "check an algorithm for");
     const auto algo = std::bit_cast<cublasLtMatmulAlgo_t>(algorithm);
     cublasLtMatmulHeuristicResult_t result{};
     return cublasLtMatmulAlgoCheck(handle_.get(), description.product(), description.a(), description.b(), description.d(),
                                    description.d(), &algo, &result) == CUBLAS_STATUS_SUCCESS &&
-           result.workspaceSize <= static_cast<std::size_t>(kWorkspace);
+           result.workspaceSize <= static_cast<std::size_t>(kCublasLtWorkspace);
   }
 
   void enqueue(CudaStreamHandle stream, const MatmulProblem& p, const MatmulAlgorithm& algorithm,
                const MatmulOperands& operands) override {
-    Description description(p, operands.bias, "compute");
+    CublasLtDescription description(p, operands.bias, "compute");
     const auto algo = std::bit_cast<cublasLtMatmulAlgo_t>(algorithm);
     const float alpha = 1.0F;
     const float beta = p.adds ? 1.0F : 0.0F;
