@@ -99,9 +99,6 @@ class Judge {
       if (own_stack.contains(address_) || run_.arguments.contains(address_)) return;
       if (touch_.kind == AccessKind::read && is_constant(address_)) return;
     }
-    const Range near_shared{run_.static_shared.begin - kNearShared, run_.static_shared.bytes + 2 * kNearShared};
-    if (run_.static_shared.bytes > 0 && near_shared.contains(address_))
-      fail(FaultKind::out_of_bounds, "is in no variable of shared memory");
     const std::vector<Thread>& pool = thread_pool(run_.threads);
     for (unsigned i = 0; i < run_.threads; ++i) {
       if (Range{reinterpret_cast<std::uintptr_t>(pool[i].stack), kStackBytes}.contains(address_)) {
@@ -109,6 +106,9 @@ class Judge {
              own_stack.contains(address_) ? "is a local variable" : "is a local variable of another thread");
       }
     }
+    const Range near_shared{run_.static_shared.begin - kNearShared, run_.static_shared.bytes + 2 * kNearShared};
+    if (run_.static_shared.bytes > 0 && near_shared.contains(address_))
+      fail(FaultKind::out_of_bounds, "is in no variable of shared memory");
     fail(FaultKind::host_pointer, "is host memory, which no kernel can reach");
   }
 
