@@ -54,6 +54,7 @@ std::string fault(const Work& work) {
     emulation::cuda::cudaDeviceSynchronize();
     return "";
   } catch (const emulation::Fault& found) {
+    emulation::cuda::cudaDeviceSynchronize();  // from here on the host knows that nothing runs
     return without_addresses(found.what());
   }
 }

@@ -326,7 +326,7 @@ TEST_F(Runtime, AStaleScalarIsFoundByCapturingAgain) {
   cudaGraph_t empty = capture(first_, [] {});
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, same); }), "");
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, other_factor); }),
-            "emulation: stale argument: scale_kernel: byte 0 of its arguments has changed since the graph was captured, and a replay has "
+            "emulation: stale argument: scale_kernel: byte 2 of its arguments has changed since the graph was captured, and a replay has "
             "the old value: what varies belongs in device memory");
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, other_count); }),
             "emulation: stale argument: cudaMemsetAsync: was captured with 64 bytes of 0 at @, and is now called with 65 bytes of 0 at @");
