@@ -50,6 +50,10 @@ constexpr std::int64_t activation_backward_workspace(std::int64_t tokens, std::i
 template <class T>
 void activation_forward(CpuStream stream, const ActivationForward<T>& args);
 template <class T>
+void activation_forward(CudaStream stream, const ActivationForward<T>& args);
+template <class T>
 void activation_backward(CpuStream stream, const ActivationBackward<T>& args);
+template <class T>
+void activation_backward(CudaStream stream, const ActivationBackward<T>& args);
 
 }  // namespace lathe

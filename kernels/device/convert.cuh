@@ -1,5 +1,6 @@
 #pragma once
 // Between what is stored (fp32, bf16) and the fp32 that kernels compute in.
+#include <bit>
 #include <cstdint>
 
 #include "lathe/kernels/device/memory.cuh"
@@ -39,27 +40,34 @@ __device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
 #endif
 }
 
-/// Element by element, pairs of bf16 by one instruction.
+/// Element by element; pairs of bf16 as the words that they are stored in, with one instruction an element.
 template <class T, int N>
 __device__ __forceinline__ void to_float(const Vector<T, N>& from, float (&to)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = to_float(from[i]);
-}
-template <class T, int N>
-__device__ __forceinline__ Vector<T, N> from_float(const float (&from)[N]) {
-  Vector<T, N> result;
   if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    const auto words = std::bit_cast<Vector<std::uint32_t, N / 2>>(from);
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
-      const std::uint32_t word = pack_bf16(from[i], from[i + 1]);
-      result[i].bits = static_cast<std::uint16_t>(word);
-      result[i + 1].bits = static_cast<std::uint16_t>(word >> 16U);
+      to[i] = std::bit_cast<float>(words[i / 2] << 16U);
+      to[i + 1] = std::bit_cast<float>(words[i / 2] & 0xFFFF0000U);
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < N; ++i) result[i] = from_float<T>(from[i]);
+    for (int i = 0; i < N; ++i) to[i] = to_float(from[i]);
   }
-  return result;
+}
+template <class T, int N>
+__device__ __forceinline__ Vector<T, N> from_float(const float (&from)[N]) {
+  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    Vector<std::uint32_t, N / 2> words;
+#pragma unroll
+    for (int i = 0; i < N; i += 2) words[i / 2] = pack_bf16(from[i], from[i + 1]);
+    return std::bit_cast<Vector<T, N>>(words);
+  } else {
+    Vector<T, N> result;
+#pragma unroll
+    for (int i = 0; i < N; ++i) result[i] = from_float<T>(from[i]);
+    return result;
+  }
 }
 
 }  // namespace lathe::device
