@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGap = 512;  // between allocations: what runs over the end of one is in none
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kRound = std::size_t{1} << 30U;  // after as many bytes, allocation begins anew, where there is room
+constexpr std::size_t kRound = std::size_t{4} << 20U;  // after as many bytes, allocation begins anew, where there is room
 
 std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -136,6 +136,13 @@ void DeviceMemory::release(void* address) {
   freed_[begin] = gone;
   in_use_ -= gone.bytes;
   std::fill_n(states_ + (begin - all_.begin) / 2, (gone.bytes + 1) / 2, std::uint8_t{0});
+  // Protecting memory takes time with each page that is there.
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const std::uintptr_t last = (begin + gone.bytes) / kPage * kPage;
+  if (gone.bytes > kRound / 4 && last > first) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    forget(cells_ + (first - all_.begin) / 2, (last - first) / 2);
+  }
 }
 
 void DeviceMemory::name(const void* address, std::size_t bytes, const char* name) {

@@ -324,6 +324,8 @@ void Device::replay(Replay& replay) {
 
 template <class Done>
 void Device::run_until(const Done& done, const char* what) {
+  if (done()) return;
+  const DeviceMemory::Opened opened(device_memory());  // once for all that runs: no host code comes between
   while (!done()) {
     if (!step()) throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
   }

@@ -12,7 +12,7 @@ namespace lathe::test {
 namespace {
 
 #ifdef LATHE_HAS_CUDA
-using Streams = ::testing::Types<CpuStream, CudaStream>;
+using Streams = ::testing::Types<CudaStream>;
 #else
 using Streams = ::testing::Types<CpuStream>;
 #endif

@@ -14,7 +14,7 @@ namespace {
 
 template <class T>
 class DropoutKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(DropoutKernel, Cases);
+TYPED_TEST_SUITE(DropoutKernel, Cases, CaseNames);
 
 struct Shape {
   std::int64_t tokens, channels;

@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 class GatherKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(GatherKernel, Cases);
+TYPED_TEST_SUITE(GatherKernel, Cases, CaseNames);
 
 /// A selection of tokens and its inverse, as the loader gives them.
 struct Selection {

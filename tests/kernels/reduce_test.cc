@@ -14,7 +14,7 @@ namespace {
 
 template <class T>
 class ReduceKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(ReduceKernel, Cases);
+TYPED_TEST_SUITE(ReduceKernel, Cases, CaseNames);
 
 template <class A, class T>
 std::vector<A> column_sums(const std::vector<T>& x, std::int64_t tokens, std::int64_t channels, Use use,
