@@ -24,7 +24,7 @@
 #include "lathe/kernels/device/shared.cuh"
 #include "lathe/kernels/device/warp.cuh"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 namespace {
 
 using namespace device;  // NOLINT(google-build-using-namespace): the language that kernels are written in
