@@ -6,7 +6,8 @@ foreach(folder ${LATHE_FOLDERS})
 endforeach()
 configure_file(${PROJECT_SOURCE_DIR}/cmake/version.h.in ${PROJECT_BINARY_DIR}/include/lathe/version.h @ONLY)
 
-set(LATHE_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+set(LATHE_WARNINGS $<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra> $<$<COMPILE_LANGUAGE:CXX>:-Wpedantic>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wshadow> $<$<COMPILE_LANGUAGE:CXX>:-Wconversion> $<$<COMPILE_LANGUAGE:CXX>:-Wno-sign-conversion>)
 
 # lathe_library(<folder> SOURCES <file>... [PUBLIC <target>...] [PRIVATE <target>...] [HEADER_ONLY <target>...]): the archive lathe_<folder>.
 # lathe::<folder> is what users of the library link: the archive, or with BUILD_SHARED_LIBS the shared library that LatheLibrary.cmake

@@ -71,6 +71,10 @@ constexpr std::int64_t layernorm_backward_workspace(std::int64_t tokens, std::in
 template <class T>
 void layernorm_forward(CpuStream stream, const LayerNormForward<T>& args);
 template <class T>
+void layernorm_forward(CudaStream stream, const LayerNormForward<T>& args);
+template <class T>
 void layernorm_backward(CpuStream stream, const LayerNormBackward<T>& args);
+template <class T>
+void layernorm_backward(CudaStream stream, const LayerNormBackward<T>& args);
 
 }  // namespace lathe

@@ -1,10 +1,13 @@
 #pragma once
 // A device: where tensors live and kernels run, with its memory and its stream.
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/stream.h"
@@ -33,6 +36,7 @@ class Storage {
 
  private:
   friend class Device;
+  friend class MemoryPool;
   struct Block;
   explicit Storage(Block* block) noexcept : block_(block) {}
   Block* block_ = nullptr;
@@ -44,9 +48,15 @@ struct MemoryUse {
   std::int64_t peak = 0;
 };
 
-/// Memory comes from one range of addresses that is reserved at once and becomes real as it is first touched; freed blocks are
-/// joined and used again, the lowest that fits first. A step that allocates as the step before therefore gets the same addresses,
-/// warm in cache, and asks the system for nothing.
+class CudaContext;
+class MemoryPool;
+
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// Freed blocks of memory are joined and used again, the lowest that fits first. A step that allocates as the step before therefore gets the
+/// same addresses and asks the system for nothing. On the CPU memory comes from one range of addresses that is reserved at once and
+/// becomes real as it is first touched; on a GPU from pieces that grow as needed. There a block that is freed may be used again at once,
+/// by what is enqueued later on the device's one stream of kernels.
 class Device : public std::enable_shared_from_this<Device> {
  public:
   struct CpuOptions {
@@ -60,6 +70,15 @@ class Device : public std::enable_shared_from_this<Device> {
   /// reserved.
   static DeviceRef cpu(const CpuOptions& options);
 
+  struct CudaOptions {
+    int index = 0;  ///< which of the GPUs that CUDA shows
+    /// Bytes that tensors may have; what the GPU has where 0.
+    std::int64_t limit_bytes = 0;
+  };
+  /// A GPU, or in a build with LATHE_CUDA=EMULATED the host in its place. Throws UsageError where there is none, where this build has no
+  /// CUDA backend, where the driver is older than the runtime needs or the GPU older than the kernels do (compute capability 8.0).
+  static DeviceRef cuda(const CudaOptions& options);
+
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -69,19 +88,35 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Uninitialised memory aligned to 64 bytes. Throws OutOfMemoryError.
   Storage allocate(std::int64_t bytes);
   MemoryUse memory() const;
-  CpuStream stream() const noexcept { return stream_; }
+  DeviceKind kind() const noexcept;
+  /// "cpu", "NVIDIA H100 80GB HBM3", "emulated sm_80".
+  std::string name() const;
+  /// Where kernels run. Throws LogicError for the other kind of device.
+  CpuStream cpu_stream() const;
+  CudaStream cuda_stream() const;
+
+  /// Copies host bytes into the device's memory, after all that was enqueued before and before all that will be. `from` may be changed as
+  /// soon as it returns.
+  void upload(std::byte* to, std::span<const std::byte> from);
+  /// Copies to the host, once all that was enqueued before has run, and waits for it.
+  void download(std::span<std::byte> to, const std::byte* from);
+  void fill_zero(std::byte* to, std::int64_t bytes);
+  /// Waits for all that was enqueued. Throws CudaError where a kernel failed.
+  void synchronize();
   /// A number that no other tensor of this device has.
-  std::uint64_t next_id() noexcept;
+  std::uint64_t next_id() noexcept { return next_id_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   friend class Storage;
-  class Memory;
   explicit Device(const CpuOptions& options, CpuTarget target);
+  explicit Device(std::unique_ptr<CudaContext> cuda);
   void release(Storage::Block* block) noexcept;
 
   MatmulPlans plans_;
-  CpuStream stream_;
-  std::unique_ptr<Memory> memory_;
+  CpuStream cpu_stream_;
+  std::unique_ptr<CudaContext> cuda_;  // null for the CPU
+  std::unique_ptr<MemoryPool> memory_;
+  std::atomic<std::uint64_t> next_id_{1};
 };
 
 /// Scratch memory for one kernel call.

@@ -112,18 +112,18 @@ template <class T>
 void Tensor::copy_to(std::span<T> values) const {
   if (static_cast<std::int64_t>(values.size()) != size())
     throw LogicError(fmt::format("{} values don't fit a tensor {}", values.size(), to_string(shape_)));
-  if (!values.empty()) std::memcpy(values.data(), data<T>(), values.size_bytes());
+  if (!values.empty()) device()->download(std::as_writable_bytes(values), reinterpret_cast<const std::byte*>(data<T>()));
 }
 
 template <class T>
 void Tensor::copy_from(std::span<const T> values) const {
   if (static_cast<std::int64_t>(values.size()) != size())
     throw LogicError(fmt::format("{} values don't fit a tensor {}", values.size(), to_string(shape_)));
-  if (!values.empty()) std::memcpy(data<T>(), values.data(), values.size_bytes());
+  if (!values.empty()) device()->upload(reinterpret_cast<std::byte*>(data<T>()), std::as_bytes(values));
 }
 
 void Tensor::fill_zero() const {
-  if (size() > 0) std::memset(begin(), 0, static_cast<std::size_t>(bytes()));
+  if (size() > 0) device()->fill_zero(begin(), bytes());
 }
 
 template Tensor Tensor::from(const DeviceRef&, std::span<const float>, const Shape&);

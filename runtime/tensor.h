@@ -119,9 +119,9 @@ template <class F>
 void on(const Tensor& x, F&& f) {
   switch (x.dtype()) {
     case DType::f32:
-      return f.template operator()<float>(x.device()->stream());
+      return f.template operator()<float>(x.device()->cpu_stream());
     case DType::f64:
-      return f.template operator()<double>(x.device()->stream());
+      return f.template operator()<double>(x.device()->cpu_stream());
     case DType::i32:
       break;
   }

@@ -48,7 +48,7 @@ DeviceChoice choose_device(const RunningOptions& options) {
   if (options.instruction_set == "avx2") target = CpuTarget::v3;
   if (options.instruction_set == "avx512") target = CpuTarget::v4;
   choice.device = Device::cpu({.threads = choice.threads, .target = target, .reserved_bytes = 0});
-  choice.target = choice.device->stream().target;
+  choice.target = choice.device->cpu_stream().target;
   choice.instruction_set = name(choice.target);
   return choice;
 }

@@ -1,43 +1,52 @@
 #pragma once
-// Dropout's multipliers for the columns of a row (kernels/dropout.h defines them).
+// Dropout's decisions for the columns of rows (kernels/dropout.h defines them).
 #include <array>
 #include <cstdint>
 
 #include "lathe/kernels/device/language.cuh"
+#include "lathe/kernels/device/warp.cuh"
 #include "lathe/kernels/dropout.h"
 
 namespace lathe::device {
 
-/// What is drawn for one row: nothing where threshold is 0, and nothing is read then.
-class RowDropout {
+/// One element-wise dropout site. Nothing is read where the threshold is 0.
+class ElementDropout {
  public:
-  __device__ __forceinline__ RowDropout(const Dropout& dropout, std::int64_t row)
-      : site_(dropout.site), threshold_(dropout.threshold) {
+  /// A row's place in the global batch, as the first lane of a warp has read it for all.
+  struct Row {
+    std::uint32_t sample, position;
+  };
+
+  __device__ __forceinline__ explicit ElementDropout(const Dropout& dropout)
+      : sample_(dropout.sample), position_(dropout.position), site_(dropout.site), threshold_(dropout.threshold) {
     if (threshold_ == 0) return;
     key_ = {.seed = dropout.key->seed, .step = dropout.key->step};
-    sample_ = static_cast<std::uint32_t>(dropout.sample[row]);
-    position_ = static_cast<std::uint32_t>(dropout.position[row]);
-    scale_ = static_cast<float>(dropout_scale(threshold_));
+    // dropout_scale() without fp64: of two integers below 2^24 the quotient is the same float either way.
+    scale_ = 65536.0F / static_cast<float>(65536U - threshold_);
   }
 
   __device__ __forceinline__ bool active() const { return threshold_ != 0; }
+  /// What kept elements are multiplied by.
+  __device__ __forceinline__ float scale() const { return scale_; }
 
-  /// Multiplies value[0..N), columns column .. column + N of the row, by the scale or by 0. N columns lie within eight: N divides 8 and
-  /// `column`.
-  template <int N>
-  __device__ __forceinline__ void apply(float (&value)[N], std::uint32_t column) const {
-    static_assert(8 % N == 0);
-    if (threshold_ == 0) return;
-    const auto words = philox4x32({sample_, position_, site_, column / 8}, key_);
-    const unsigned first = N == 8 ? 0 : column % 8;
+  __device__ __forceinline__ Row row(std::int64_t t) const {
+    if (threshold_ == 0 || threadIdx.x % kWarp != 0) return {};
+    return {.sample = static_cast<std::uint32_t>(sample_[t]), .position = static_cast<std::uint32_t>(position_[t])};
+  }
+
+  /// Which of the row's columns column .. column + 8 are kept: bit i for column + i. 8 divides `column`.
+  __device__ __forceinline__ std::uint32_t kept(Row row, std::uint32_t column) const {
+    const auto words = philox4x32({row.sample, row.position, site_, column / 8}, key_);
+    std::uint32_t bits = 0;
 #pragma unroll
-    for (unsigned i = 0; i < N; ++i) value[i] *= philox_value(words, first + i) >= threshold_ ? scale_ : 0.0F;
+    for (unsigned i = 0; i < 8; ++i) bits |= philox_value(words, i) >= threshold_ ? 1U << i : 0U;
+    return bits;
   }
 
  private:
+  const std::int32_t* sample_;
+  const std::int32_t* position_;
   RandomKey key_{};
-  std::uint32_t sample_ = 0;
-  std::uint32_t position_ = 0;
   std::uint32_t site_;
   std::uint32_t threshold_;
   float scale_ = 1.0F;

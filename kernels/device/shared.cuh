@@ -1,5 +1,7 @@
 #pragma once
-// Dynamic shared memory.
+// Shared memory: the dynamic one, and addresses within either.
+#include <cstdint>
+
 #include "lathe/kernels/device/language.cuh"
 
 namespace lathe::device {
@@ -14,5 +16,12 @@ __device__ __forceinline__ T* dynamic_shared() {
   return reinterpret_cast<T*>(lathe_dynamic_shared);
 #endif
 }
+
+#ifndef LATHE_EMULATED
+/// The address as instructions on shared memory take it.
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+#endif
 
 }  // namespace lathe::device

@@ -27,6 +27,12 @@ __device__ __forceinline__ float reduce_warp(float value, Combine combine) {
 __device__ __forceinline__ float warp_sum(float value) { return reduce_warp(value, Plus{}); }
 __device__ __forceinline__ float warp_max(float value) { return reduce_warp(value, Max{}); }
 
+/// What the warp's first lane has: of numbers that a warp needs once a row, that lane alone asks memory.
+template <class V>
+__device__ __forceinline__ V from_first_lane(V value) {
+  return __shfl_sync(kAllLanes, value, 0);
+}
+
 /// The value of all threads of a block of kWarps warps, the same bits for every thread. All take part. `scratch` is shared memory of kWarps
 /// floats; it may be used again after the next barrier.
 template <int kWarps, class Combine>

@@ -1,5 +1,9 @@
 // Every access of a kernel to memory arrives here: from the compiler's instrumentation, which believes to call ThreadSanitizer, and from
 // kernels/device for what is wider.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "lathe/kernels/emulation/device_memory.h"
@@ -31,50 +35,73 @@ SharedShadow& static_shadow() {
   return shadow;
 }
 
-const char* verb(AccessKind kind) {
-  return kind == AccessKind::read ? "reads" : (kind == AccessKind::write ? "writes" : "updates atomically");
-}
+/// What lies so close to static shared memory is meant to be in it.
+constexpr std::size_t kNearShared = std::size_t{64} << 10U;
 
 /// An access with all that a message needs.
 class Judge {
  public:
   Judge(Running& run, const Touch& touch, const void* code)
-      : run_(run), touch_(touch), code_(code), address_(reinterpret_cast<std::uintptr_t>(touch.address)) {}
+      : run_(run),
+        touch_(touch),
+        code_(code),
+        address_(reinterpret_cast<std::uintptr_t>(touch.address)),
+        warp_(run.warp()),
+        lane_(run.lane()),
+        now_{.serial = run.serial,
+             .thread = run.thread(),
+             .code = low_half(code),
+             .lanes = 1U << run.lane(),
+             .time = warp_.time & Warp::kTimeAtMost,
+             .bytes = 0,
+             .scope = 0,
+             .atomic = touch.kind == AccessKind::atomic} {}
+
+  [[noreturn]] void fail_misaligned() {
+    fail(FaultKind::misaligned, fmt::format("must be a multiple of {} bytes", touch_.alignment));
+  }
 
   void judge() {
-    if (touch_.aligned && address_ % touch_.bytes != 0)
-      fail(FaultKind::misaligned, "must be a multiple of its " + std::to_string(touch_.bytes) + " bytes");
-    const Range all = device_memory().range();
-    if (all.contains(address_)) {
+    const DeviceMemory& memory = *run_.memory;
+    if (memory.contains(touch_.address)) {
       if (touch_.space == Space::shared) fail(FaultKind::out_of_bounds, "is global memory, and must be shared");
-      judge_global(address_ - all.begin);
-    } else if (address_ - run_.dynamic_shared.begin < (std::size_t{1} << 20U)) {
+      judge_global(address_ - memory.range().begin);
+    } else if (address_ - run_.dynamic_shared.begin < kDynamicSharedReserved) {
       const std::uintptr_t offset = address_ - run_.dynamic_shared.begin;
       if (offset + touch_.bytes > run_.dynamic_shared.bytes) {
         fail(FaultKind::out_of_bounds,
-             "is behind the block's " + std::to_string(run_.dynamic_shared.bytes) + " bytes of dynamic shared memory");
+             fmt::format("is behind the block's {} bytes of dynamic shared memory", run_.dynamic_shared.bytes));
       }
-      shared(dynamic_shadow(), offset, run_.dynamic_shared.bytes);
-    } else if (run_.static_shared.contains(address_) &&
-               thread_local_variable(run_.kernel.function, address_ - run_.static_shared.begin) != nullptr) {
+      judge_shared(dynamic_shadow(), offset, run_.dynamic_shared.bytes);
+    } else if (const ThreadLocalVariable* variable = shared_variable()) {
       const std::uintptr_t offset = address_ - run_.static_shared.begin;
-      const ThreadLocalVariable& variable = *thread_local_variable(run_.kernel.function, offset);
-      if (offset + touch_.bytes > variable.offset + variable.bytes)
-        fail(FaultKind::out_of_bounds, "reaches behind the end of " + variable.name);
-      shared(static_shadow(), offset, run_.static_shared.bytes);
+      if (offset + touch_.bytes > variable->offset + variable->bytes)
+        fail(FaultKind::out_of_bounds, "reaches behind the end of " + variable->name);
+      judge_shared(static_shadow(), offset, run_.static_shared.bytes);
     } else {
       judge_other();
     }
   }
 
  private:
+  static void widen(Access& access, Scope scope) { access.scope = static_cast<std::uint32_t>(scope) & 3U; }
+  static Scope scope_of(const Access& access) { return static_cast<Scope>(access.scope); }
+
+  /// The static __shared__ variable that has the address; null where none has.
+  const ThreadLocalVariable* shared_variable() const {
+    if (!run_.static_shared.contains(address_)) return nullptr;
+    return thread_local_variable(run_.kernel.function, address_ - run_.static_shared.begin);
+  }
+
   void judge_other() {
     const Range own_stack{reinterpret_cast<std::uintptr_t>(run_.current->stack), kStackBytes};
     if (touch_.space == Space::any) {
       if (own_stack.contains(address_) || run_.arguments.contains(address_)) return;
       if (touch_.kind == AccessKind::read && is_constant(address_)) return;
     }
-    if (run_.static_shared.contains(address_)) fail(FaultKind::out_of_bounds, "is no variable in shared memory");
+    const Range near_shared{run_.static_shared.begin - kNearShared, run_.static_shared.bytes + 2 * kNearShared};
+    if (run_.static_shared.bytes > 0 && near_shared.contains(address_))
+      fail(FaultKind::out_of_bounds, "is in no variable of shared memory");
     const std::vector<Thread>& pool = thread_pool(run_.threads);
     for (unsigned i = 0; i < run_.threads; ++i) {
       if (Range{reinterpret_cast<std::uintptr_t>(pool[i].stack), kStackBytes}.contains(address_)) {
@@ -86,49 +113,34 @@ class Judge {
   }
 
   void judge_global(std::uintptr_t offset) {
-    DeviceMemory& memory = device_memory();
-    for_cells(offset, [&](std::uintptr_t cell, std::uint8_t mask) {
-      std::uint8_t& state = memory.states()[cell];
+    std::uint8_t* states = run_.memory->states();
+    Cell* cells = run_.memory->cells();
+    for_cells(offset, [&](std::uintptr_t cell, std::uint32_t mask) {
+      std::uint8_t& state = states[cell];
       if ((state & kAllocated) == 0) fail(FaultKind::out_of_bounds, "is in no allocation");
       if (touch_.kind != AccessKind::write && (state & mask) != mask) fail(FaultKind::uninitialised, "was never written");
-      Cell& entry = memory.cells()[cell];
-      ordered(entry.write, mask, "write");
-      if (touch_.kind == AccessKind::read) {
-        remember_read(entry.read, mask);
-      } else {
-        ordered(entry.read, mask, "read");
-        remember_write(entry, mask);
-        state |= mask;
-      }
+      visit(cells[cell], state, mask);
     });
     if (run_.profiler != nullptr) run_.profiler->count(Profiler::Memory::global, address_, touch_.bytes, touch_.kind, code_);
   }
 
-  void shared(SharedShadow& shadow, std::uintptr_t offset, std::size_t whole) {
+  void judge_shared(SharedShadow& shadow, std::uintptr_t offset, std::size_t whole) {
     shadow.reach(whole);
-    for_cells(offset, [&](std::uintptr_t cell, std::uint8_t mask) {
+    for_cells(offset, [&](std::uintptr_t cell, std::uint32_t mask) {
       Cell& entry = shadow.cells[cell];
       std::uint8_t& state = shadow.states[cell];
-      const bool written = entry.write.serial >= run_.block_began;
-      if (!written) {
+      const bool of_this_block = std::max(entry.write.serial, entry.read.serial) >= run_.block_began;
+      if (!of_this_block) {
+        entry = {};
         state = 0;
-        if (entry.read.serial < run_.block_began) entry.read = {};
-        entry.write = {};
       }
-      if ((state & kInFlight) != 0 && written) {
-        fail(FaultKind::async_copy,
-             "is the destination of the cp.async at " + line_of(entry.write.code) + ", which has not been waited for");
+      if ((state & kInFlight) != 0) {
+        fail(FaultKind::async_copy, fmt::format("is the destination of the cp.async at {}, which has not been waited for",
+                                                source_line(entry.write.code)));
       }
       if (touch_.kind != AccessKind::write && (state & mask) != mask)
         fail(FaultKind::uninitialised, "was never written by this block");
-      ordered(entry.write, mask, "write");
-      if (touch_.kind == AccessKind::read) {
-        remember_read(entry.read, mask);
-      } else {
-        ordered(entry.read, mask, "read");
-        remember_write(entry, mask);
-        state |= mask;
-      }
+      visit(entry, state, mask);
       if (touch_.asynchronous) state |= kInFlight;
     });
     if (run_.profiler != nullptr) run_.profiler->count(Profiler::Memory::shared, address_, touch_.bytes, touch_.kind, code_);
@@ -140,122 +152,140 @@ class Judge {
     for (std::uintptr_t cell = offset / 2; cell * 2 < end; ++cell) {
       const bool low = cell * 2 >= offset;
       const bool high = cell * 2 + 1 < end;
-      visit(cell, static_cast<std::uint8_t>((low ? 1 : 0) | (high ? 2 : 0)));
+      visit(cell, (low ? 1U : 0U) | (high ? 2U : 0U));
     }
+  }
+
+  void visit(Cell& entry, std::uint8_t& state, std::uint32_t mask) {
+    must_follow(entry.write, mask, "write");
+    if (touch_.kind == AccessKind::read) {
+      remember(entry.read, mask);
+      return;
+    }
+    must_follow(entry.read, mask, "read");
+    if (touch_.kind == AccessKind::atomic && entry.write.atomic == 1) {
+      remember(entry.write, mask);
+    } else {
+      const bool again = entry.write.serial == now_.serial && entry.write.thread == now_.thread && entry.write.time == now_.time;
+      const std::uint32_t bytes = again ? entry.write.bytes | mask : mask;
+      entry.write = now_;
+      entry.write.bytes = bytes & 3U;
+    }
+    if ((entry.read.bytes & ~mask) == 0) entry.read = {};
+    state |= static_cast<std::uint8_t>(mask);
   }
 
   /// Fails unless what `before` remembers happened before this access, or is of the same thread.
-  void ordered(const Access& before, std::uint8_t mask, const char* noun) {
-    if (before.serial == 0 || (before.bytes & mask) == 0) return;
+  void must_follow(const Access& before, std::uint32_t mask, const char* noun) {
+    if ((before.bytes & mask) == 0) return;
     if (before.serial < run_.began) {
-      if (before.serial != checked_) {
-        if (const auto reason = not_ordered_before_operation(before))
-          fail(FaultKind::stream_order, "is what " + *reason + " " + noun + "s");
-        checked_ = before.serial;
-      }
+      if (before.serial == run_.ordered) return;
+      if (const auto reason = not_ordered_before_operation(before)) fail(FaultKind::stream_order, *reason);
+      run_.ordered = before.serial;
       return;
     }
-    if (before.atomic != 0 && touch_.kind == AccessKind::atomic) return;
-    const std::uint32_t self = run_.thread();
-    if (before.scope == Scope::thread && before.thread == self) return;
-    const bool same_block = before.scope != Scope::grid && before.thread / run_.threads == run_.block_number;
-    if (same_block && before.serial < run_.serial) return;  // a barrier lies between
-    const unsigned other = before.thread % run_.threads;
-    const unsigned own = self % run_.threads;
-    if (same_block && before.scope != Scope::block && other / kWarpLanes == own / kWarpLanes) {
-      const Warp& warp = run_.warp();
-      if (before.scope == Scope::thread && warp.known[own % kWarpLanes][other % kWarpLanes] >= before.clock) return;
-      bool all = before.scope == Scope::warp;
-      for (unsigned lane = 0; lane < kWarpLanes && all; ++lane) {
-        all = lane == own % kWarpLanes || (warp.lanes >> lane & 1U) == 0 || warp.known[own % kWarpLanes][lane] >= before.clock;
+    if (scope_of(before) == Scope::thread && before.thread == now_.thread) return;
+    if (before.atomic == 1 && touch_.kind == AccessKind::atomic) return;
+    if (of_block(before)) {
+      if (before.serial < run_.serial) return;  // a barrier lies between
+      if (of_warp(before)) {
+        const std::uint32_t unknown = unknown_lanes(before);
+        if (unknown == 0) return;
+        fail_race(noun,
+                  before.thread - before.thread % run_.threads % kWarpLanes + static_cast<unsigned>(std::countr_zero(unknown)),
+                  before.code);
       }
-      if (all) return;
     }
-    const std::string who = before.scope == Scope::thread ? place_of(run_, before.thread) : "other threads";
-    fail(FaultKind::race,
-         "collides with the " + std::string(noun) + " by " + who + " at " + line_of(before.code) + ": no barrier lies between");
+    fail_race(noun, before.thread, before.code);
   }
 
-  void remember_write(Cell& entry, std::uint8_t mask) {
-    const Access now{.serial = run_.serial,
-                     .thread = run_.thread(),
-                     .code = low_half(code_),
-                     .clock = run_.warp().clock[run_.lane()],
-                     .bytes = mask,
-                     .scope = Scope::thread,
-                     .atomic = static_cast<std::uint8_t>(touch_.kind == AccessKind::atomic ? 1 : 0)};
-    const bool same = entry.write.serial == now.serial && entry.write.thread == now.thread && entry.write.clock == now.clock;
-    const std::uint8_t before = same ? entry.write.bytes : std::uint8_t{0};
-    entry.write = now;
-    entry.write.bytes |= before;
-    if ((entry.read.bytes & ~mask) == 0) entry.read = {};
+  bool of_block(const Access& access) const {
+    return scope_of(access) != Scope::grid && access.thread - run_.first_thread < run_.threads;
+  }
+  /// Of an access of this block.
+  bool of_warp(const Access& access) const {
+    return scope_of(access) != Scope::block &&
+           (access.thread - run_.first_thread) / kWarpLanes == run_.current->number / kWarpLanes;
+  }
+  /// The lanes of an access of this warp that this lane does not know to be over.
+  std::uint32_t unknown_lanes(const Access& access) const {
+    if (access.time <= warp_.settled) return 0;
+    std::uint32_t unknown = 0;
+    for (std::uint32_t lanes = access.lanes; lanes != 0; lanes &= lanes - 1) {
+      const auto lane = static_cast<unsigned>(std::countr_zero(lanes));
+      if (!warp_.knows(lane_, lane, access.time)) unknown |= 1U << lane;
+    }
+    return unknown;
   }
 
-  void remember_read(Access& read, std::uint8_t mask) {
-    const Access now{.serial = run_.serial,
-                     .thread = run_.thread(),
-                     .code = low_half(code_),
-                     .clock = run_.warp().clock[run_.lane()],
-                     .bytes = mask,
-                     .scope = Scope::thread,
-                     .atomic = 0};
-    if (read.serial < run_.began) {  // of an earlier operation, which is ordered or will be judged by a writer of that
-      read = now;
-      return;
-    }
-    const std::uint8_t bytes = read.bytes | mask;
-    const bool same_block = read.scope != Scope::grid && read.thread / run_.threads == run_.block_number;
-    if (!same_block) {
-      read = now;
-      read.scope = Scope::grid;
-    } else if (read.serial < run_.serial || (read.scope == Scope::thread && read.thread == now.thread)) {
-      read = now;
-    } else if (read.scope != Scope::block && read.thread % run_.threads / kWarpLanes == now.thread % run_.threads / kWarpLanes) {
-      read = now;
-      read.scope = Scope::warp;
+  /// Adds this access to those that `known` stands for.
+  void remember(Access& known, std::uint32_t mask) {
+    const std::uint32_t bytes = (known.bytes | mask) & 3U;
+    // What an earlier operation did is ordered before this one, or its reader is found out where the streams run in another order.
+    const bool first = known.serial < run_.began;
+    const bool in_block = !first && of_block(known);
+    if (first ||
+        (in_block && (known.serial < run_.serial || (scope_of(known) == Scope::thread && known.thread == now_.thread)))) {
+      known = now_;
+    } else if (!in_block) {
+      known = now_;
+      widen(known, Scope::grid);
+    } else if (of_warp(known)) {
+      // What this lane knows to be over, whoever knows of this lane knows too. Where the others were earlier the earlier time stands, which
+      // may hide a race between partial masks but never makes one up.
+      const std::uint32_t others = unknown_lanes(known) & ~now_.lanes;
+      const std::uint32_t time = others == 0 ? now_.time : known.time;
+      known = now_;
+      known.time = time & Warp::kTimeAtMost;
+      if (others != 0) {
+        known.lanes |= others;
+        widen(known, Scope::warp);
+      }
     } else {
-      read = now;
-      read.scope = Scope::block;
+      known = now_;
+      widen(known, Scope::block);
     }
-    read.bytes = bytes;
+    known.bytes = (first ? mask : bytes) & 3U;
+  }
+
+  [[noreturn]] void fail_race(const char* noun, std::uint32_t thread, std::uint32_t code) {
+    const std::string who = thread == now_.thread ? "another thread" : place_of(run_, thread);
+    fail(FaultKind::race, fmt::format("collides with the {} by {} at {}: no barrier lies between", noun, who, source_line(code)));
   }
 
   [[noreturn]] void fail(FaultKind kind, const std::string& why) {
-    const auto* run = &run_;
     std::string place;
-    if (device_memory().contains(touch_.address)) {
-      place = device_memory().describe(address_);
-    } else if (address_ - run->dynamic_shared.begin < (std::size_t{1} << 20U)) {
-      place = "byte " + std::to_string(address_ - run->dynamic_shared.begin) + " of dynamic shared memory";
-    } else if (const ThreadLocalVariable* variable =
-                   run->static_shared.contains(address_)
-                       ? thread_local_variable(run->kernel.function, address_ - run->static_shared.begin)
-                       : nullptr) {
-      place = "byte " + std::to_string(address_ - run->static_shared.begin - variable->offset) + " of " + variable->name +
-              " in shared memory";
+    if (run_.memory->contains(touch_.address)) {
+      place = run_.memory->describe(address_);
+    } else if (address_ - run_.dynamic_shared.begin < kDynamicSharedReserved) {
+      place = fmt::format("byte {} of dynamic shared memory", address_ - run_.dynamic_shared.begin);
+    } else if (const ThreadLocalVariable* variable = shared_variable()) {
+      place = fmt::format("byte {} of {} of {} bytes in shared memory", address_ - run_.static_shared.begin - variable->offset,
+                          variable->name, variable->bytes);
     } else {
-      char text[32];
-      std::snprintf(text, sizeof(text), "0x%zx", static_cast<std::size_t>(address_));
-      place = text;
+      place = fmt::format("{:#x}", address_);
     }
-    run_.fail(kind, std::string(verb(touch_.kind)) + " " + std::to_string(touch_.bytes) + " bytes at " +
-                        line_of(low_half(code_)) + ": " + place + ", " + why);
+    const char* verb =
+        touch_.kind == AccessKind::read ? "reads" : (touch_.kind == AccessKind::write ? "writes" : "updates atomically");
+    run_.fail(kind, fmt::format("{} {} bytes at {}: {}, {}", verb, touch_.bytes, source_line(low_half(code_)), place, why));
   }
-
-  static std::uint32_t low_half(const void* code) { return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(code)); }
-  static std::string line_of(std::uint32_t code) { return source_line(code); }
 
   Running& run_;
   const Touch& touch_;
   const void* code_;
   std::uintptr_t address_;
-  static thread_local Serial checked_;
+  const Warp& warp_;
+  unsigned lane_;
+  Access now_;
 };
-thread_local Serial Judge::checked_ = 0;
 
 }  // namespace
 
-void watch(const Touch& touch, const void* code) { Judge(*running, touch, code).judge(); }
+void watch(const Touch& touch, const void* code) {
+  Judge judge(*running, touch, code);
+  if (touch.alignment > 1 && reinterpret_cast<std::uintptr_t>(touch.address) % touch.alignment != 0) judge.fail_misaligned();
+  judge.judge();
+}
 
 void landed(const AsyncCopy& copy) {
   Running& run = *running;
@@ -266,24 +296,24 @@ void landed(const AsyncCopy& copy) {
   for (std::uintptr_t cell = offset / 2; cell * 2 < offset + copy.bytes; ++cell) {
     shadow.states[cell] &= static_cast<std::uint8_t>(~kInFlight);
     shadow.cells[cell].write.serial = run.serial;
-    shadow.cells[cell].write.clock = run.warp().clock[run.lane()];
+    shadow.cells[cell].write.time = run.warp().time & Warp::kTimeAtMost;
   }
 }
 
 void load(void* to, const void* from, std::size_t bytes) {
   if (running != nullptr)
-    watch({.address = from, .bytes = bytes, .kind = AccessKind::read, .aligned = true}, __builtin_return_address(0));
+    watch({.address = from, .bytes = bytes, .kind = AccessKind::read, .alignment = bytes}, __builtin_return_address(0));
   std::memcpy(to, from, bytes);
 }
 
 void store(void* to, const void* from, std::size_t bytes) {
   if (running != nullptr)
-    watch({.address = to, .bytes = bytes, .kind = AccessKind::write, .aligned = true}, __builtin_return_address(0));
+    watch({.address = to, .bytes = bytes, .kind = AccessKind::write, .alignment = bytes}, __builtin_return_address(0));
   std::memcpy(to, from, bytes);
 }
 
 void atomic_begin(void* old, const void* address, std::size_t bytes) {
-  watch({.address = address, .bytes = bytes, .kind = AccessKind::atomic, .aligned = true}, __builtin_return_address(0));
+  watch({.address = address, .bytes = bytes, .kind = AccessKind::atomic, .alignment = bytes}, __builtin_return_address(0));
   std::memcpy(old, address, bytes);
 }
 
@@ -291,12 +321,12 @@ void atomic_end(void* address, const void* value, std::size_t bytes) { std::memc
 
 namespace {
 
-void instrumented(const void* address, std::size_t bytes, AccessKind kind, const void* code) {
+void instrumented(const void* address, std::size_t bytes, std::size_t alignment, AccessKind kind, const void* code) {
   Running* run = running;
   if (run == nullptr || run->current == nullptr) return;
   // A thread's own stack is touched most; nothing there needs judgement.
   if (reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(run->current->stack) < kStackBytes) return;
-  watch({.address = address, .bytes = bytes, .kind = kind}, code);
+  watch({.address = address, .bytes = bytes, .kind = kind, .alignment = alignment}, code);
 }
 
 }  // namespace
@@ -314,35 +344,35 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-void __tsan_read1(void* p) { instrumented(p, 1, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_read2(void* p) { instrumented(p, 2, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_read4(void* p) { instrumented(p, 4, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_read8(void* p) { instrumented(p, 8, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_read16(void* p) { instrumented(p, 16, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_write1(void* p) { instrumented(p, 1, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_write2(void* p) { instrumented(p, 2, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_write4(void* p) { instrumented(p, 4, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_write8(void* p) { instrumented(p, 8, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_write16(void* p) { instrumented(p, 16, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_unaligned_read2(void* p) { instrumented(p, 2, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_unaligned_read4(void* p) { instrumented(p, 4, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_unaligned_read8(void* p) { instrumented(p, 8, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_unaligned_read16(void* p) { instrumented(p, 16, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_unaligned_write2(void* p) { instrumented(p, 2, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_unaligned_write4(void* p) { instrumented(p, 4, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_unaligned_write8(void* p) { instrumented(p, 8, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_unaligned_write16(void* p) { instrumented(p, 16, AccessKind::write, __builtin_return_address(0)); }
-void __tsan_read_range(void* p, std::size_t bytes) { instrumented(p, bytes, AccessKind::read, __builtin_return_address(0)); }
-void __tsan_write_range(void* p, std::size_t bytes) { instrumented(p, bytes, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_read1(void* p) { instrumented(p, 1, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_read2(void* p) { instrumented(p, 2, 2, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_read4(void* p) { instrumented(p, 4, 4, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_read8(void* p) { instrumented(p, 8, 8, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_read16(void* p) { instrumented(p, 16, 8, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_write1(void* p) { instrumented(p, 1, 1, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_write2(void* p) { instrumented(p, 2, 2, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_write4(void* p) { instrumented(p, 4, 4, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_write8(void* p) { instrumented(p, 8, 8, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_write16(void* p) { instrumented(p, 16, 8, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_unaligned_read2(void* p) { instrumented(p, 2, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_unaligned_read4(void* p) { instrumented(p, 4, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_unaligned_read8(void* p) { instrumented(p, 8, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_unaligned_read16(void* p) { instrumented(p, 16, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_unaligned_write2(void* p) { instrumented(p, 2, 1, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_unaligned_write4(void* p) { instrumented(p, 4, 1, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_unaligned_write8(void* p) { instrumented(p, 8, 1, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_unaligned_write16(void* p) { instrumented(p, 16, 1, AccessKind::write, __builtin_return_address(0)); }
+void __tsan_read_range(void* p, std::size_t bytes) { instrumented(p, bytes, 1, AccessKind::read, __builtin_return_address(0)); }
+void __tsan_write_range(void* p, std::size_t bytes) { instrumented(p, bytes, 1, AccessKind::write, __builtin_return_address(0)); }
 
 // prelude.h sends instrumented code's calls of memcpy, memmove and memset here.
 void* lathe_emulated_memcpy(void* to, const void* from, std::size_t bytes) {
-  instrumented(from, bytes, AccessKind::read, __builtin_return_address(0));
-  instrumented(to, bytes, AccessKind::write, __builtin_return_address(0));
+  instrumented(from, bytes, 1, AccessKind::read, __builtin_return_address(0));
+  instrumented(to, bytes, 1, AccessKind::write, __builtin_return_address(0));
   return std::memmove(to, from, bytes);
 }
 void* lathe_emulated_memset(void* to, int value, std::size_t bytes) {
-  instrumented(to, bytes, AccessKind::write, __builtin_return_address(0));
+  instrumented(to, bytes, 1, AccessKind::write, __builtin_return_address(0));
   return std::memset(to, value, bytes);
 }
 

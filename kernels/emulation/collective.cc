@@ -1,11 +1,15 @@
 #include "lathe/kernels/emulation/collective.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "lathe/kernels/emulation/device_memory.h"
 #include "lathe/kernels/emulation/profiler.h"
 #include "lathe/kernels/emulation/running.h"
+#include "lathe/kernels/emulation/symbols.h"
 #include "lathe/kernels/types.h"
 
 namespace lathe::emulation {
@@ -22,34 +26,19 @@ cuda::dim3 grid_dimensions() { return running->kernel.shape.grid; }
 void* dynamic_shared() { return dynamic_shared_memory(); }
 unsigned lane() { return running->lane(); }
 
-void sync_block(std::source_location where) { running->sync_block(where); }
+void sync_block(std::source_location where) {
+  running->sync_block({.what = "__syncthreads", .where = where, .code = __builtin_return_address(0)});
+}
 
 void sync_warp(unsigned mask, std::source_location where) {
-  const unsigned self = running->lane();
-  Warp& warp = running->warp();
-  // Before the meeting each lane's knowledge is its own; what it becomes, the last to come works out for all.
-  const auto meeting = std::ranges::find(warp.meetings, mask, [](const auto& each) { return each->mask; });
-  const unsigned arrived = meeting == warp.meetings.end() ? 0 : (*meeting)->arrived;
-  if (arrived == (mask & ~(1U << self))) {
-    std::array<std::uint16_t, kWarpLanes> joined{};
-    for (unsigned a = 0; a < kWarpLanes; ++a) {
-      if ((mask >> a & 1U) == 0) continue;
-      warp.known[a][a] = warp.clock[a];
-      for (unsigned b = 0; b < kWarpLanes; ++b) joined[b] = std::max(joined[b], warp.known[a][b]);
-    }
-    ++warp.tick;
-    for (unsigned a = 0; a < kWarpLanes; ++a) {
-      if ((mask >> a & 1U) == 0) continue;
-      warp.known[a] = joined;
-      warp.clock[a] = warp.tick;
-    }
-  }
   const std::byte nothing{};
-  running->meet(mask, &nothing, 1, "__syncwarp", where);
+  running->meet(mask, &nothing, 1, {.what = "__syncwarp", .where = where, .code = __builtin_return_address(0)},
+                [](Running& run, unsigned lanes, Rendezvous::Slots&) { run.warp().join(lanes); });
 }
 
 unsigned ballot(unsigned mask, bool predicate, std::source_location where) {
-  const auto& votes = running->meet(mask, &predicate, sizeof(predicate), "a vote", where);
+  const auto& votes =
+      running->meet(mask, &predicate, sizeof(predicate), {.what = "a vote", .where = where, .code = __builtin_return_address(0)});
   unsigned result = 0;
   for (unsigned l = 0; l < kWarpLanes; ++l) {
     if ((mask >> l & 1U) != 0 && votes[l][0] != std::byte{0}) result |= 1U << l;
@@ -58,7 +47,8 @@ unsigned ballot(unsigned mask, bool predicate, std::source_location where) {
 }
 
 void shuffle_bytes(unsigned mask, void* value, std::size_t bytes, const ShuffleRequest& request) {
-  const auto& brought = running->meet(mask, value, bytes, "a shuffle", request.where);
+  const Place place{.what = "a shuffle", .where = request.where, .code = __builtin_return_address(0)};
+  const auto& brought = running->meet(mask, value, bytes, place);
   const int self = static_cast<int>(running->lane());
   const int group = self / request.width * request.width;
   int from = self;
@@ -80,17 +70,19 @@ void shuffle_bytes(unsigned mask, void* value, std::size_t bytes, const ShuffleR
   const bool before = from < group && request.kind != Shuffle::exclusive_or;
   if (before || from < 0 || from >= group + request.width) from = self;
   if ((mask >> static_cast<unsigned>(from) & 1U) == 0) {
-    running->fail(FaultKind::warp, "a shuffle at " + to_string(request.where) + " takes the value of lane " +
-                                       std::to_string(from) + ", which is not in its mask");
+    running->fail(FaultKind::warp,
+                  fmt::format("takes in {} the value of lane {}, which is not in the mask {:#010x}", place.text(), from, mask));
   }
   std::memcpy(value, brought[static_cast<std::size_t>(from)].data(), bytes);
 }
 
 void copy_async(void* shared, const void* global, std::size_t bytes, std::size_t source_bytes) {
-  const auto code = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(__builtin_return_address(0)));
-  AsyncCopy copy{.to = static_cast<std::byte*>(shared), .code = code, .bytes = static_cast<std::uint8_t>(bytes), .data = {}};
+  AsyncCopy copy{.to = static_cast<std::byte*>(shared),
+                 .code = low_half(__builtin_return_address(0)),
+                 .bytes = static_cast<std::uint8_t>(bytes),
+                 .data = {}};
   if (source_bytes > 0) {
-    watch({.address = global, .bytes = source_bytes, .kind = AccessKind::read, .space = Space::global, .aligned = true},
+    watch({.address = global, .bytes = source_bytes, .kind = AccessKind::read, .space = Space::global, .alignment = bytes},
           __builtin_return_address(0));
     std::memcpy(copy.data.data(), global, source_bytes);
   }
@@ -98,7 +90,7 @@ void copy_async(void* shared, const void* global, std::size_t bytes, std::size_t
          .bytes = bytes,
          .kind = AccessKind::write,
          .space = Space::shared,
-         .aligned = true,
+         .alignment = bytes,
          .asynchronous = true},
         __builtin_return_address(0));
   std::fill_n(copy.to, bytes, std::byte{0xFF});
@@ -124,10 +116,11 @@ void copy_async_wait(unsigned pending) {
 
 void load_matrix(std::uint32_t* words, int count, Transposed transposed, const void* row, std::source_location where) {
   if (static_cast<int>(running->lane()) < 8 * count) {
-    watch({.address = row, .bytes = 16, .kind = AccessKind::read, .space = Space::shared, .aligned = true},
+    watch({.address = row, .bytes = 16, .kind = AccessKind::read, .space = Space::shared, .alignment = 16},
           __builtin_return_address(0));
   }
-  const auto& rows = running->meet(kAllLanes, &row, sizeof(row), "ldmatrix", where);
+  const auto& rows =
+      running->meet(kAllLanes, &row, sizeof(row), {.what = "ldmatrix", .where = where, .code = __builtin_return_address(0)});
   const unsigned self = running->lane();
   const auto row_of = [&](unsigned matrix, unsigned number) {
     const std::byte* address = nullptr;
@@ -145,34 +138,59 @@ void load_matrix(std::uint32_t* words, int count, Transposed transposed, const v
   }
 }
 
+namespace {
+
+struct Fragments {
+  std::array<std::uint32_t, 4> a;
+  std::array<std::uint32_t, 2> b;
+};
+using Products = std::array<float, 4>;
+static_assert(sizeof(Fragments) <= Rendezvous::kSlot && sizeof(Products) <= Rendezvous::kSlot);
+
+float bf16_half(std::uint32_t word, unsigned which) {
+  return static_cast<float>(std::bit_cast<Bf16>(static_cast<std::uint16_t>(word >> (16U * which))));
+}
+
+/// Replaces the lanes' fragments by their parts of the product, by the layouts of the PTX manual.
+void multiply(Rendezvous::Slots& slots) {
+  alignas(32) std::array<std::array<float, 16>, 16> a;
+  alignas(32) std::array<std::array<float, 8>, 16> b;
+  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+    Fragments own;
+    std::memcpy(&own, slots[lane].data(), sizeof(own));
+    const unsigned group = lane / 4;
+    const unsigned in_group = lane % 4;
+    for (unsigned i = 0; i < 8; ++i)
+      a[group + 8 * (i / 2 % 2)][2 * in_group + i % 2 + 8 * (i / 4)] = bf16_half(own.a[i / 2], i % 2);
+    for (unsigned i = 0; i < 4; ++i) b[2 * in_group + i % 2 + 8 * (i / 2)][group] = bf16_half(own.b[i / 2], i % 2);
+  }
+  alignas(32) std::array<std::array<float, 8>, 16> product{};
+  for (unsigned row = 0; row < 16; ++row) {
+    for (unsigned k = 0; k < 16; ++k) {
+      for (unsigned column = 0; column < 8; ++column) product[row][column] += a[row][k] * b[k][column];
+    }
+  }
+  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+    Products own;
+    for (unsigned i = 0; i < 4; ++i) own[i] = product[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
+    std::memcpy(slots[lane].data(), &own, sizeof(own));
+  }
+}
+
+}  // namespace
+
 void mma_m16n8k16(float* d, const std::uint32_t* a, const std::uint32_t* b, std::source_location where) {
-  struct Fragments {
-    std::array<std::uint32_t, 4> a;
-    std::array<std::uint32_t, 2> b;
-  } own{};
+  Fragments own{};
   std::copy_n(a, 4, own.a.begin());
   std::copy_n(b, 2, own.b.begin());
-  const auto& all = running->meet(kAllLanes, &own, sizeof(own), "mma", where);
-  if (running->profiler != nullptr && running->lane() == 0) running->profiler->count_mma(__builtin_return_address(0));
-  const unsigned group = running->lane() / 4;
-  const unsigned in_group = running->lane() % 4;
-  // Element (row, k) of A and (k, column) of B by the layouts of the PTX manual.
-  const auto half = [&](unsigned lane, std::size_t word, unsigned which) {
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, all[lane].data() + 4 * word, 4);
-    return static_cast<float>(std::bit_cast<Bf16>(static_cast<std::uint16_t>(bits >> (16U * which))));
-  };
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = group + 8 * (i / 2);
-    const unsigned column = 2 * in_group + i % 2;
-    float sum = 0.0F;
-    for (unsigned k = 0; k < 16; ++k) {
-      const float left = half(row % 8 * 4 + k % 8 / 2, row / 8 + 2 * (k / 8), k % 2);
-      const float right = half(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
-      sum += left * right;
-    }
-    d[i] += sum;
-  }
+  const Place place{.what = "mma", .where = where, .code = __builtin_return_address(0)};
+  // The last lane to come multiplies for all.
+  const auto& products =
+      running->meet(kAllLanes, &own, sizeof(own), place, [](Running&, unsigned, Rendezvous::Slots& slots) { multiply(slots); });
+  if (running->profiler != nullptr && running->lane() == 0) running->profiler->count_mma(place.code);
+  Products sum;
+  std::memcpy(&sum, products[running->lane()].data(), sizeof(sum));
+  for (unsigned i = 0; i < 4; ++i) d[i] += sum[i];
 }
 
 }  // namespace lathe::emulation

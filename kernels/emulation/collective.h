@@ -21,8 +21,9 @@ struct ShuffleRequest {
 /// Replaces value[0..bytes) by another lane's. Fault where that lane is outside of the mask.
 void shuffle_bytes(unsigned mask, void* value, std::size_t bytes, const ShuffleRequest& request);
 
+// Inlined, so that what it calls returns to the kernel.
 template <class T>
-T shuffle(unsigned mask, T value, const ShuffleRequest& request) {
+[[gnu::always_inline]] inline T shuffle(unsigned mask, T value, const ShuffleRequest& request) {
   static_assert(sizeof(T) <= 8);
   shuffle_bytes(mask, &value, sizeof(T), request);
   return value;

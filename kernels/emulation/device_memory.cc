@@ -1,5 +1,6 @@
 #include "lathe/kernels/emulation/device_memory.h"
 
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,9 +17,20 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGap = 512;  // between allocations: what runs over the end of one is in none
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kRound = std::size_t{1} << 30U;  // after as many bytes, allocation begins anew, where there is room
+constexpr std::size_t kRound = std::size_t{4} << 20U;  // after as many bytes, allocation begins anew, where there is room
 
 std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Zeroes cells; whole pages of them by giving them back.
+void forget(Cell* cells, std::size_t count) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(cells);
+  const std::uintptr_t end = begin + count * sizeof(Cell);
+  const std::uintptr_t first = std::min((begin + kPage - 1) / kPage * kPage, end);
+  const std::uintptr_t last = std::max(end / kPage * kPage, first);
+  std::memset(static_cast<void*>(cells), 0, first - begin);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  std::memset(reinterpret_cast<void*>(last), 0, end - last);
+}
 
 void* reserve(std::size_t bytes, int protection) {
   void* memory = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -54,7 +66,7 @@ DeviceMemory& device_memory() {
 }
 
 void* dynamic_shared_memory() {
-  thread_local void* memory = reserve(std::size_t{1} << 20U, PROT_READ | PROT_WRITE);
+  thread_local void* memory = reserve(kDynamicSharedReserved, PROT_READ | PROT_WRITE);
   return memory;
 }
 
@@ -106,7 +118,7 @@ void* DeviceMemory::allocate(std::size_t bytes) {
   live_[begin] = {.begin = begin, .bytes = bytes, .name = ""};
   const std::uintptr_t cell = (begin - all_.begin) / 2;
   std::fill_n(states_ + cell, (bytes + 1) / 2, static_cast<std::uint8_t>(kAllocated));
-  std::memset(static_cast<void*>(cells_ + cell), 0, (bytes + 1) / 2 * sizeof(Cell));
+  forget(cells_ + cell, (bytes + 1) / 2);
   if (opened_ > 0) protect(PROT_READ | PROT_WRITE);
   return reinterpret_cast<void*>(begin);
 }
@@ -124,6 +136,13 @@ void DeviceMemory::release(void* address) {
   freed_[begin] = gone;
   in_use_ -= gone.bytes;
   std::fill_n(states_ + (begin - all_.begin) / 2, (gone.bytes + 1) / 2, std::uint8_t{0});
+  // Protecting memory takes time with each page that is there.
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const std::uintptr_t last = (begin + gone.bytes) / kPage * kPage;
+  if (gone.bytes > kRound / 4 && last > first) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    forget(cells_ + (first - all_.begin) / 2, (last - first) / 2);
+  }
 }
 
 void DeviceMemory::name(const void* address, std::size_t bytes, const char* name) {
@@ -178,32 +197,38 @@ std::string DeviceMemory::describe(std::uintptr_t address) const {
 }
 
 void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind, Serial serial, const std::string& who) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(address);
-  const std::uintptr_t offset = begin - all_.begin;
+  const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(address) - all_.begin;
+  const char* verb = kind == AccessKind::read ? "reads" : "writes";
+  Serial ordered = 0;
+  const auto must_follow = [&](const Access& before, std::uint32_t mask, std::uintptr_t at) {
+    if ((before.bytes & mask) == 0 || before.serial == ordered || before.serial == serial) return;
+    if (const auto reason = not_ordered_before_operation(before))
+      throw Fault(FaultKind::stream_order, fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), *reason));
+    ordered = before.serial;
+  };
   for (std::uintptr_t at = offset; at < offset + bytes;) {
     const std::uintptr_t cell = at / 2;
     const std::uintptr_t next = std::min<std::uintptr_t>((cell + 1) * 2, offset + bytes);
-    const auto mask = static_cast<std::uint8_t>(at % 2 == 1 ? 2 : (next - at == 1 ? 1 : 3));
-    if ((states_[cell] & kAllocated) == 0) throw Fault(FaultKind::out_of_bounds, who + ": touches " + describe(all_.begin + at));
+    const std::uint32_t mask = (at % 2 == 1 ? 2U : (next - at == 1 ? 1U : 3U));
+    if ((states_[cell] & kAllocated) == 0) {
+      throw Fault(FaultKind::out_of_bounds,
+                  fmt::format("{}: {} {}, which is in no allocation", who, verb, describe(all_.begin + at)));
+    }
     Cell& entry = cells_[cell];
-    const auto unordered = [&](const Access& before, const char* did) {
-      if (before.serial == 0 || (before.bytes & mask) == 0) return;
-      if (const auto reason = not_ordered_before_operation(before)) {
-        throw Fault(FaultKind::stream_order, who + ": touches " + describe(all_.begin + at) + ", which " + *reason + " " + did);
-      }
-    };
-    unordered(entry.write, "writes");
+    must_follow(entry.write, mask, at);
+    Access now{
+        .serial = serial, .thread = kNoThread, .code = 0, .lanes = 0, .time = 0, .bytes = mask & 3U, .scope = 0, .atomic = 0};
     if (kind == AccessKind::read) {
-      if ((states_[cell] & mask) != mask)
-        throw Fault(FaultKind::uninitialised, who + ": reads " + describe(all_.begin + at) + ", which nothing has written");
-      entry.read =
-          Access{.serial = serial, .thread = kNoThread, .code = 0, .clock = 0, .bytes = mask, .scope = Scope::grid, .atomic = 0};
+      if ((states_[cell] & mask) != mask) {
+        throw Fault(FaultKind::uninitialised,
+                    fmt::format("{}: reads {}, which nothing has written", who, describe(all_.begin + at)));
+      }
+      entry.read = now;
     } else {
-      unordered(entry.read, "reads");
-      entry.write = Access{
-          .serial = serial, .thread = kNoThread, .code = 0, .clock = 0, .bytes = mask, .scope = Scope::thread, .atomic = 0};
+      must_follow(entry.read, mask, at);
+      entry.write = now;
       entry.read = {};
-      states_[cell] |= mask;
+      states_[cell] |= static_cast<std::uint8_t>(mask);
     }
     at = next;
   }

@@ -21,7 +21,7 @@ struct Touch {
   std::size_t bytes;
   AccessKind kind;
   Space space = Space::any;   ///< where it must be
-  bool aligned = false;       ///< whether the address must be a multiple of the size
+  std::size_t alignment = 1;  ///< of what the address must be a multiple
   bool asynchronous = false;  ///< the destination of a cp.async, which must not be touched until it has landed
 };
 
@@ -30,8 +30,9 @@ void watch(const Touch& access, const void* code);
 /// A cp.async has reached shared memory: from here on it's a write of the thread that waited.
 void landed(const AsyncCopy& copy);
 
-/// Where the block's dynamic shared memory begins: kSharedBytesAtMost bytes, and behind it more that no kernel may touch.
+/// Where the block's dynamic shared memory begins: all that a block can ask for, and behind it more that no kernel may touch.
 void* dynamic_shared_memory();
+inline constexpr std::size_t kDynamicSharedReserved = std::size_t{1} << 20U;
 
 struct Allocation {
   std::uintptr_t begin;
@@ -106,7 +107,8 @@ class DeviceMemory {
 /// The one device's.
 DeviceMemory& device_memory();
 
-/// Why the access that `before` remembers isn't ordered before the running operation, or nothing. In queue.cc, which knows the streams.
+/// Why the access that `before` remembers isn't ordered before the running operation ("was touched by ..."), or nothing. In queue.cc, which
+/// knows the streams.
 std::optional<std::string> not_ordered_before_operation(const Access& before);
 
 }  // namespace lathe::emulation

@@ -38,10 +38,12 @@
 using namespace lathe::emulation::cuda;  // NOLINT(google-build-using-namespace): what CUDA has at global scope
 
 /// A barrier of the block; what threads wrote before it, all see after it.
-inline void __syncthreads(std::source_location where = std::source_location::current()) { lathe::emulation::sync_block(where); }
+__forceinline__ void __syncthreads(std::source_location where = std::source_location::current()) {
+  lathe::emulation::sync_block(where);
+}
 
 /// A barrier of the lanes of `mask`, with the same promise for them.
-inline void __syncwarp(unsigned mask = 0xFFFFFFFFU, std::source_location where = std::source_location::current()) {
+__forceinline__ void __syncwarp(unsigned mask = 0xFFFFFFFFU, std::source_location where = std::source_location::current()) {
   lathe::emulation::sync_warp(mask, where);
 }
 
@@ -50,52 +52,54 @@ inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 template <class T>
-T __shfl_sync(unsigned mask, T value, int lane, int width = 32, std::source_location where = std::source_location::current()) {
+__forceinline__ T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
+                              std::source_location where = std::source_location::current()) {
   return lathe::emulation::shuffle(mask, value, {lathe::emulation::Shuffle::index, lane, width, where});
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
-                  std::source_location where = std::source_location::current()) {
+__forceinline__ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
+                                  std::source_location where = std::source_location::current()) {
   return lathe::emulation::shuffle(mask, value, {lathe::emulation::Shuffle::exclusive_or, lane_mask, width, where});
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                 std::source_location where = std::source_location::current()) {
+__forceinline__ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                                 std::source_location where = std::source_location::current()) {
   return lathe::emulation::shuffle(mask, value, {lathe::emulation::Shuffle::up, static_cast<int>(delta), width, where});
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   std::source_location where = std::source_location::current()) {
+__forceinline__ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                                   std::source_location where = std::source_location::current()) {
   return lathe::emulation::shuffle(mask, value, {lathe::emulation::Shuffle::down, static_cast<int>(delta), width, where});
 }
-inline unsigned __ballot_sync(unsigned mask, bool predicate, std::source_location where = std::source_location::current()) {
+__forceinline__ unsigned __ballot_sync(unsigned mask, bool predicate,
+                                       std::source_location where = std::source_location::current()) {
   return lathe::emulation::ballot(mask, predicate, where);
 }
-inline bool __any_sync(unsigned mask, bool predicate, std::source_location where = std::source_location::current()) {
+__forceinline__ bool __any_sync(unsigned mask, bool predicate, std::source_location where = std::source_location::current()) {
   return lathe::emulation::ballot(mask, predicate, where) != 0;
 }
-inline bool __all_sync(unsigned mask, bool predicate, std::source_location where = std::source_location::current()) {
+__forceinline__ bool __all_sync(unsigned mask, bool predicate, std::source_location where = std::source_location::current()) {
   return lathe::emulation::ballot(mask, predicate, where) == mask;
 }
 
 template <class T>
-T atomicAdd(T* address, std::type_identity_t<T> value) {
+__forceinline__ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return static_cast<T>(old + value); });
 }
 template <class T>
-T atomicMax(T* address, std::type_identity_t<T> value) {
+__forceinline__ T atomicMax(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return old < value ? value : old; });
 }
 template <class T>
-T atomicMin(T* address, std::type_identity_t<T> value) {
+__forceinline__ T atomicMin(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return value < old ? value : old; });
 }
 template <class T>
-T atomicExch(T* address, std::type_identity_t<T> value) {
+__forceinline__ T atomicExch(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T) { return value; });
 }
 template <class T>
-T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value) {
+__forceinline__ T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [compare, value](T old) { return old == compare ? value : old; });
 }
 

@@ -25,6 +25,8 @@ struct Call {
   void (*enter)(const void* bound);  ///< calls it with the arguments in `bound`
   const void* bound;
   std::size_t bound_bytes;
+  std::size_t argument_offset;  ///< in `bound`, of what CUDA passes
+  std::size_t argument_bytes;
 };
 
 /// Puts the kernel at the end of the stream's queue, or into the graph that the stream is being captured into. Throws Fault where a GPU
@@ -57,7 +59,9 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, Stream* stream,
           {.function = reinterpret_cast<const void*>(kernel),
            .enter = enter_kernel<Parameters...>,
            .bound = bound,
-           .bound_bytes = sizeof(Bound)});
+           .bound_bytes = sizeof(Bound),
+           .argument_offset = sizeof(Bound) - sizeof(bound->arguments),
+           .argument_bytes = sizeof(bound->arguments)});
 }
 
 /// Where the calling thread of a kernel stands.

@@ -15,8 +15,9 @@ void store(void* to, const void* from, std::size_t bytes);
 void atomic_begin(void* old, const void* address, std::size_t bytes);
 void atomic_end(void* address, const void* value, std::size_t bytes);
 
+// Inlined, so that what it calls returns to the kernel.
 template <class T, class Update>
-T atomic(T* address, const Update& update) {
+[[gnu::always_inline]] inline T atomic(T* address, const Update& update) {
   static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
   T old;
   atomic_begin(&old, address, sizeof(T));

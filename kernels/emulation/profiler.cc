@@ -78,40 +78,39 @@ Profiler::Profiler(const Kernel& kernel)
 }
 
 void Profiler::count(Memory memory, std::uintptr_t address, std::size_t bytes, AccessKind kind, const void* code) {
-  const auto low = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(code));
+  const std::uint32_t low = low_half(code);
   // One place in the code may read and write: `x += 1` is two warp accesses.
   const std::uint64_t key = std::uint64_t{low} << 2U | static_cast<std::uint64_t>(kind);
-  Place& place = places_[key];
-  if (place.times.empty()) {
-    place.code = low;
-    place.times.resize(threads_);
-    place.unfinished.resize((threads_ + kWarpLanes - 1) / kWarpLanes);
+  Site& site = sites_[key];
+  if (site.times.empty()) {
+    site.code = low;
+    site.times.resize(threads_);
+    site.unfinished.resize((threads_ + kWarpLanes - 1) / kWarpLanes);
   }
   const unsigned thread = running->current->number;
   const unsigned warp = thread / kWarpLanes;
-  const std::uint32_t time = place.times[thread]++;
-  WarpAccess& access = place.unfinished[warp][time];
+  const std::uint32_t time = site.times[thread]++;
+  WarpAccess& access = site.unfinished[warp][time];
   access.memory = memory;
   access.kind = kind;
   access.lanes.push_back({address, static_cast<std::uint32_t>(bytes), thread % kWarpLanes});
   if (access.lanes.size() == static_cast<std::size_t>(std::popcount(running->warps[warp].lanes))) {
-    finish(place, access);
-    place.unfinished[warp].erase(time);
+    finish(site, access);
+    site.unfinished[warp].erase(time);
   }
 }
 
-void Profiler::count_mma(const void* code) { ++line(static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(code))).mma; }
-
-void Profiler::count_barrier(std::source_location where) { ++profile_.lines[to_string(where)].barriers; }
+void Profiler::count_mma(const void* code) { ++line(low_half(code)).mma; }
+void Profiler::count_barrier(const void* code) { ++line(low_half(code)).barriers; }
 
 void Profiler::end_block() {
   ++profile_.blocks;
-  for (auto& [key, place] : places_) {
-    for (auto& warp : place.unfinished) {
-      for (const auto& [time, access] : warp) finish(place, access);
+  for (auto& [key, site] : sites_) {
+    for (auto& warp : site.unfinished) {
+      for (const auto& [time, access] : warp) finish(site, access);
       warp.clear();
     }
-    std::ranges::fill(place.times, 0U);
+    std::ranges::fill(site.times, 0U);
   }
 }
 
@@ -121,7 +120,7 @@ LineProfile& Profiler::line(std::uint32_t code) {
   return *known;
 }
 
-void Profiler::finish(const Place& place, const WarpAccess& access) {
+void Profiler::finish(const Site& site, const WarpAccess& access) {
   std::int64_t asked = 0;
   for (const LaneAccess& lane : access.lanes) asked += lane.bytes;
   const int width = static_cast<int>(access.lanes.front().bytes);
@@ -137,7 +136,7 @@ void Profiler::finish(const Place& place, const WarpAccess& access) {
                                 .atomics = access.kind == AccessKind::atomic ? std::ssize(access.lanes) : 0,
                                 .widest = width,
                                 .narrowest = width};
-    add_global(line(place.code).global, traffic);
+    add_global(line(site.code).global, traffic);
     const Allocation* tensor = device_memory().find(access.lanes.front().address);
     add_global(profile_.tensors[tensor == nullptr || tensor->name.empty() ? "(unnamed)" : tensor->name], traffic);
     return;
@@ -146,7 +145,7 @@ void Profiler::finish(const Place& place, const WarpAccess& access) {
   std::vector<LaneAccess> lanes = access.lanes;
   std::ranges::sort(lanes, {}, &LaneAccess::lane);
   const std::uint32_t lanes_a_phase = kWarpLanes / std::max(1U, static_cast<unsigned>(width) / 4U);
-  SharedTraffic& shared = line(place.code).shared;
+  SharedTraffic& shared = line(site.code).shared;
   ++shared.warp_accesses;
   shared.bytes += asked;
   for (std::size_t i = 0; i < lanes.size();) {

@@ -3,7 +3,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 #include <unordered_map>
 #include <vector>
 
@@ -22,7 +21,7 @@ class Profiler {
 
   void count(Memory memory, std::uintptr_t address, std::size_t bytes, AccessKind kind, const void* code);
   void count_mma(const void* code);
-  void count_barrier(std::source_location where);
+  void count_barrier(const void* code);
   /// What lanes had no company for is counted now.
   void end_block();
 
@@ -38,18 +37,18 @@ class Profiler {
     Memory memory;
     AccessKind kind;
   };
-  struct Place {
+  struct Site {
     std::uint32_t code;
     std::vector<std::uint32_t> times;                                       ///< by thread of the block
     std::vector<std::unordered_map<std::uint32_t, WarpAccess>> unfinished;  ///< by warp: by time
   };
 
-  void finish(const Place& place, const WarpAccess& access);
+  void finish(const Site& site, const WarpAccess& access);
   LineProfile& line(std::uint32_t code);
 
   KernelProfile& profile_;
   unsigned threads_;
-  std::unordered_map<std::uint64_t, Place> places_;
+  std::unordered_map<std::uint64_t, Site> sites_;
   std::unordered_map<std::uint32_t, LineProfile*> lines_;
 };
 

@@ -1,9 +1,12 @@
 #include "lathe/kernels/emulation/queue.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <functional>
 #include <random>
+#include <set>
 #include <string_view>
 
 #include "lathe/kernels/emulation/pinned_memory.h"
@@ -29,7 +32,7 @@ std::string name_of(const Work& work) {
                                [](const Copy&) { return std::string("cudaMemcpyAsync"); },
                                [](const Fill&) { return std::string("cudaMemsetAsync"); },
                                [](const HostOperation& operation) { return operation.name; },
-                               [](const auto&) { return std::string("an event or a graph"); }},
+                               [](const auto&) { return std::string("an event"); }},
                     work);
 }
 
@@ -80,7 +83,7 @@ Stream* Device::create_stream(bool blocking) {
 Stream& Device::resolve(Stream* stream) {
   if (stream == nullptr) return *streams_.front();
   if (std::ranges::none_of(streams_, [&](const auto& each) { return each.get() == stream; })) {
-    throw Fault(FaultKind::memory, "a stream that was destroyed is used");
+    throw Fault(FaultKind::memory, "a stream that was destroyed, or never made, is used");
   }
   return *stream;
 }
@@ -98,62 +101,85 @@ void Device::enqueue(Stream& stream, Work work) {
     return;
   }
   if (auto* copy = std::get_if<Copy>(&work)) note_source(*copy);
-  // The default stream waits for all blocking ones, and they for it.
-  const bool is_default = &stream == streams_.front().get();
-  for (const auto& other : streams_) {
-    const bool follows =
-        other.get() != &stream && ((is_default && other->blocking) || (stream.blocking && other.get() == streams_.front().get()));
-    if (!follows || other->finished == other->enqueued) continue;
-    auto recording = std::make_shared<Recording>();
-    recording->clock = other->clock;
-    other->queue.push_back(
-        {.work = Record{recording}, .clock = other->clock, .stream = other->number, .number = ++other->enqueued});
-    stream.clock.join(other->clock);
-    stream.queue.push_back(
-        {.work = Await{recording}, .clock = stream.clock, .stream = stream.number, .number = ++stream.enqueued});
-  }
+  follow_default(stream);
   stream.clock.join(host_);
   stream.clock.set(stream.number, ++stream.enqueued);
   stream.queue.push_back({.work = std::move(work), .clock = stream.clock, .stream = stream.number, .number = stream.enqueued});
 }
 
-void Device::record(Event& event, Stream& stream, bool external) {
+void Device::follow_default(Stream& stream) {
+  // The default stream waits for all blocking ones, and they for it.
+  const bool is_default = &stream == streams_.front().get();
+  for (const auto& other : streams_) {
+    const bool follows =
+        other.get() != &stream && ((is_default && other->blocking) || (stream.blocking && other.get() == streams_.front().get()));
+    if (!follows || other->capture != nullptr) continue;
+    stream.clock.join(other->clock);
+    if (other->queue.empty()) continue;
+    auto recording = std::make_shared<Recording>();
+    recording->clock = other->clock;
+    other->queue.push_back(
+        {.work = Record{recording}, .clock = other->clock, .stream = other->number, .number = ++other->enqueued});
+    stream.queue.push_back(
+        {.work = Await{recording}, .clock = stream.clock, .stream = stream.number, .number = ++stream.enqueued});
+  }
+}
+
+cuda::cudaError_t Device::record(Event& event, Stream& stream, bool external) {
   if (stream.capture != nullptr && external) {
     enqueue(stream, RecordExternal{&event});
-    return;
+    return cuda::cudaSuccess;
   }
   if (stream.capture != nullptr) {
     event.capture = stream.capture;
     event.nodes = stream.last_nodes;
-    return;
+    return cuda::cudaSuccess;
   }
   event.capture = nullptr;
   event.recording = std::make_shared<Recording>();
   enqueue(stream, Record{event.recording});
   event.recording->clock = stream.clock;
+  return cuda::cudaSuccess;
 }
 
-void Device::await(Stream& stream, Event& event) {
+cuda::cudaError_t Device::await(Stream& stream, Event& event) {
   if (event.capture != nullptr) {
+    if (event.capture->graph == nullptr) return cuda::cudaErrorCapturedEvent;
     if (stream.capture == nullptr) {  // it joins the capture
       stream.capture = event.capture;
       stream.lane = event.capture->graph->lanes++;
       stream.last_nodes = event.nodes;
-      return;
+      return cuda::cudaSuccess;
     }
+    if (stream.capture != event.capture) return cuda::cudaErrorStreamCaptureMerge;
     stream.last_nodes = joined(stream.last_nodes, event.nodes);
-    return;
+    return cuda::cudaSuccess;
   }
-  if (event.recording == nullptr) return;  // never recorded: CUDA waits for nothing
+  if (stream.capture != nullptr) return cuda::cudaErrorStreamCaptureIsolation;
+  if (event.recording == nullptr) return cuda::cudaSuccess;  // never recorded: CUDA waits for nothing
   stream.clock.join(event.recording->clock);
   enqueue(stream, Await{event.recording});
+  return cuda::cudaSuccess;
+}
+
+bool Device::breaks_capture(const Stream& stream) const {
+  return &stream == streams_.front().get() &&
+         std::ranges::any_of(streams_, [](const auto& each) { return each->capture != nullptr && each->blocking; });
+}
+
+bool Device::capturing_strictly() const {
+  return std::ranges::any_of(streams_, [](const auto& each) {
+    return each->capture != nullptr && each->capture->mode != cuda::cudaStreamCaptureModeRelaxed;
+  });
 }
 
 void Device::launch_graph(ExecutableGraph& executable, Stream& stream) {
+  follow_default(stream);
   auto replay = std::make_shared<Replay>();
   replay->nodes = executable.graph.nodes;
   Clock begin = stream.clock;
   begin.join(host_);
+  begin.join(executable.last);  // a graph does not run beside itself
   Clock end = begin;
   for (Node& node : replay->nodes) {
     Operation operation;
@@ -173,6 +199,7 @@ void Device::launch_graph(ExecutableGraph& executable, Stream& stream) {
     end.join(operation.clock);
     replay->operations.push_back(std::move(operation));
   }
+  executable.last = end;
   enqueue(stream, std::move(replay));
   stream.clock.join(end);
 }
@@ -245,9 +272,9 @@ void Device::run_work(Operation& operation, Serial began) {
                             memory.touch(copy.to, copy.bytes, AccessKind::write, began, "cudaMemcpyAsync");
                           if (copy.source_hash != 0 && hash_of(copy.from, copy.bytes) != copy.source_hash) {
                             throw Fault(FaultKind::pinned_reuse,
-                                        "cudaMemcpyAsync to " + memory.describe(reinterpret_cast<std::uintptr_t>(copy.to)) +
-                                            ": its " + std::to_string(copy.bytes) +
-                                            " pinned bytes changed after the copy was enqueued and before it ran");
+                                        fmt::format("cudaMemcpyAsync to {}: its {} pinned bytes changed after the copy was "
+                                                    "enqueued and before it ran",
+                                                    memory.describe(reinterpret_cast<std::uintptr_t>(copy.to)), copy.bytes));
                           }
                           std::memmove(copy.to, copy.staged.empty() ? copy.from : copy.staged.data(), copy.bytes);
                         },
@@ -273,24 +300,32 @@ void Device::run_work(Operation& operation, Serial began) {
 }
 
 void Device::replay(Replay& replay) {
-  std::vector<bool> done(replay.nodes.size(), false);
+  std::vector<std::vector<std::size_t>> followers(replay.nodes.size());
+  std::vector<std::size_t> awaits(replay.nodes.size());
+  std::set<std::size_t> heads;
+  for (std::size_t i = 0; i < replay.nodes.size(); ++i) {
+    awaits[i] = replay.nodes[i].after.size();
+    for (const std::size_t before : replay.nodes[i].after) followers[before].push_back(i);
+    if (awaits[i] == 0) heads.insert(i);
+  }
   std::mt19937_64 generator(settings().seed + ++random_);
-  for (std::size_t left = replay.nodes.size(); left > 0; --left) {
-    std::vector<std::size_t> heads;
-    for (std::size_t i = 0; i < replay.nodes.size(); ++i) {
-      if (!done[i] && std::ranges::all_of(replay.nodes[i].after, [&](std::size_t before) { return done[before]; }))
-        heads.push_back(i);
+  while (!heads.empty()) {
+    auto chosen = heads.begin();
+    if (settings().streams == Order::reverse) chosen = std::prev(heads.end());
+    if (settings().streams == Order::random) std::advance(chosen, generator() % heads.size());
+    const std::size_t node = *chosen;
+    heads.erase(chosen);
+    run(replay.operations[node]);
+    for (const std::size_t follower : followers[node]) {
+      if (--awaits[follower] == 0) heads.insert(follower);
     }
-    std::size_t chosen = heads.front();
-    if (settings().streams == Order::reverse) chosen = heads.back();
-    if (settings().streams == Order::random) chosen = heads[generator() % heads.size()];
-    run(replay.operations[chosen]);
-    done[chosen] = true;
   }
 }
 
 template <class Done>
 void Device::run_until(const Done& done, const char* what) {
+  if (done()) return;
+  const DeviceMemory::Opened opened(device_memory());  // once for all that runs: no host code comes between
   while (!done()) {
     if (!step()) throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
   }
@@ -345,7 +380,7 @@ std::optional<std::string> not_ordered_before_operation(const Access& before) {
   const Device::Past* past = device().past(before.serial);
   const Operation* now = device().now();
   if (past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number) return std::nullopt;
-  return past->name + ", of another stream and not awaited by an event,";
+  return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event", past->name);
 }
 
 void enqueue_host_operation(Stream* stream, HostOperation operation) {

@@ -85,6 +85,7 @@ class ExecutableGraph {
   Graph graph;
   std::vector<std::size_t> streams;  ///< a stream number for each lane, for the clocks
   std::vector<std::uint64_t> counts;
+  Clock last;  ///< of its last launch
 };
 
 /// One launch of a graph.
@@ -94,7 +95,8 @@ struct Replay {
 };
 
 struct Capture {
-  std::unique_ptr<Graph> graph = std::make_unique<Graph>();
+  std::unique_ptr<Graph> graph = std::make_unique<Graph>();  ///< null when the capture has ended
+  cuda::cudaStreamCaptureMode mode{};
   Stream* origin = nullptr;
 };
 
@@ -126,8 +128,8 @@ class Device {
   /// The stream, or the default one for null.
   Stream& resolve(Stream* stream);
   void enqueue(Stream& stream, Work work);
-  void record(Event& event, Stream& stream, bool external);
-  void await(Stream& stream, Event& event);
+  cuda::cudaError_t record(Event& event, Stream& stream, bool external);
+  cuda::cudaError_t await(Stream& stream, Event& event);
   void launch_graph(ExecutableGraph& executable, Stream& stream);
   /// Runs operations until the stream has none, or the recording is done. Throws Fault where that can't be.
   void finish(Stream& stream);
@@ -140,6 +142,12 @@ class Device {
   /// Releases the streams that joined a capture. False where one has operations that nothing before `last_nodes`, the origin's last, waits
   /// for.
   bool end_capture(const Capture& capture, const std::vector<std::size_t>& last_nodes);
+
+  /// Whether the stream may not be used now, because it is the default one and a stream that waits for it is being captured.
+  bool breaks_capture(const Stream& stream) const;
+  /// Whether a stream is being captured in a mode that forbids what could wait for the device.
+  bool capturing_strictly() const;
+  void seen_by_host(const Clock& clock) { host_.join(clock); }
 
   bool idle() const;
   std::size_t alive_streams() const { return streams_.size() - 1; }
@@ -164,7 +172,8 @@ class Device {
   void replay(Replay& replay);
   template <class Done>
   void run_until(const Done& done, const char* what);
-  void seen_by_host(const Clock& clock) { host_.join(clock); }
+  /// What the default stream and the blocking ones owe each other, before something is put into one of them.
+  void follow_default(Stream& stream);
 
   std::vector<std::unique_ptr<Stream>> streams_;  ///< [0] is the default stream
   Clock host_;

@@ -4,9 +4,13 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <numeric>
 #include <random>
+#include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "lathe/kernels/emulation/collective.h"
 #include "lathe/kernels/emulation/device_memory.h"
@@ -50,14 +54,50 @@ Settings configure(const Settings& changed) { return std::exchange(mutable_setti
 
 Serial next_serial() {
   static Serial last = 0;
-  return ++last;
+  if (++last == 0)
+    throw std::length_error("emulation: this process has run more barriers than can be told apart (4,294,967,295)");
+  return last;
 }
 
-std::string to_string(std::source_location where) { return source_name(where.file_name()) + ":" + std::to_string(where.line()); }
+bool Place::same(const Place& other) const {
+  return where.line() == other.where.line() && what == other.what &&
+         std::string_view(where.file_name()) == other.where.file_name();
+}
+
+std::string Place::text() const { return fmt::format("{} at {}", what, source_line(low_half(code))); }
+
+void Warp::join(unsigned mask) {
+  if (mask == lanes) {
+    settled = time;
+  } else {
+    std::array<std::uint32_t, kWarpLanes> joined{};
+    for (unsigned a = 0; a < kWarpLanes; ++a) {
+      if ((mask >> a & 1U) == 0) continue;
+      for (unsigned b = 0; b < kWarpLanes; ++b) joined[b] = std::max(joined[b], known[a][b]);
+    }
+    for (unsigned a = 0; a < kWarpLanes; ++a) {
+      if ((mask >> a & 1U) != 0) joined[a] = time;
+    }
+    for (unsigned a = 0; a < kWarpLanes; ++a) {
+      if ((mask >> a & 1U) != 0) known[a] = joined;
+    }
+    partial = true;
+  }
+  // At its end time stands still: what follows counts as known too late, which may hide a race but never makes one up.
+  if (time < kTimeAtMost) ++time;
+}
+
+void Warp::restart() {
+  time = 1;
+  settled = 0;
+  if (partial) known = {};
+  partial = false;
+}
 
 std::string place_of(const Running& run, std::uint32_t thread) {
-  return function_name(run.kernel.function) + ", block " + triple(index_in(run.kernel.shape.grid, thread / run.threads)) +
-         ", thread " + triple(index_in(run.kernel.shape.block, thread % run.threads));
+  return fmt::format("{}, block {}, thread {}", function_name(run.kernel.function),
+                     triple(index_in(run.kernel.shape.grid, thread / run.threads)),
+                     triple(index_in(run.kernel.shape.block, thread % run.threads)));
 }
 
 std::vector<Thread>& thread_pool(std::size_t count) {
@@ -77,6 +117,7 @@ std::vector<Thread>& thread_pool(std::size_t count) {
 Running::Running(const Kernel& launched, Serial operation_began, Profiler* counter)
     : kernel(launched),
       profiler(counter),
+      memory(&device_memory()),
       began(operation_began),
       threads(launched.shape.block.x * launched.shape.block.y * launched.shape.block.z),
       arguments{reinterpret_cast<std::uintptr_t>(launched.bound.get()), launched.bound_bytes},
@@ -114,8 +155,8 @@ void Running::run_thread() {
       copy_async_wait(0);
     }
     if (barrier_arrived_ > 0) {
-      fail(FaultKind::barrier, "ended while others wait in __syncthreads() at " + to_string(barrier_where_) +
-                                   ": every thread of the block must reach it");
+      fail(FaultKind::barrier,
+           fmt::format("has ended while others wait in {}, which every thread of the block must reach", barrier_place_.text()));
     }
     self.done = true;
     --live_;
@@ -129,9 +170,24 @@ void Running::wait(const Wait& until) {
   scheduler_ = context::jump_fcontext(scheduler_, nullptr).fctx;
 }
 
+void Running::call_on_host(const std::function<void()>& work) {
+  Thread* const caller = std::exchange(current, nullptr);  // nothing is watched meanwhile
+  // A fiber hands over what isn't const to it; the scheduler reads it alone.
+  scheduler_ = context::jump_fcontext(scheduler_, const_cast<std::function<void()>*>(&work)).fctx;
+  current = caller;
+}
+
+void on_deep_stack(const std::function<void()>& work) {
+  if (running != nullptr && running->current != nullptr) {
+    running->call_on_host(work);
+  } else {
+    work();
+  }
+}
+
 void Running::fail(FaultKind kind, const std::string& message) {
   const std::string text =
-      current != nullptr ? place_of(*this, thread()) + ": " + message : function_name(kernel.function) + ": " + message;
+      fmt::format("{}: {}", current != nullptr ? place_of(*this, thread()) : function_name(kernel.function), message);
   if (current == nullptr) throw Fault(kind, text);
   fault_.emplace(kind, text);
   // A kernel owns nothing that must be given back: its threads are left where they stand.
@@ -145,6 +201,7 @@ void Running::run() {
   const cuda::dim3& grid = kernel.shape.grid;
   for (const unsigned number : sequence(grid.x * grid.y * grid.z, settings().blocks, generator)) {
     block_number = number;
+    first_thread = number * threads;
     block = index_in(grid, number);
     run_block();
   }
@@ -166,9 +223,7 @@ void Running::run_block() {
     Warp& warp = warps[w];
     warp.lanes = count == kWarpLanes ? ~0U : (1U << count) - 1U;
     warp.done = 0;
-    warp.tick = 1;
-    warp.clock.fill(1);
-    for (auto& row : warp.known) row.fill(0);
+    warp.restart();
     for (const auto& meeting : warp.meetings) meeting->arrived = 0;
   }
 
@@ -183,7 +238,12 @@ void Running::run_block() {
       thread.wait = {};
       progress = true;
       current = &thread;
-      thread.context = context::jump_fcontext(thread.context, this).fctx;
+      context::transfer_t back = context::jump_fcontext(thread.context, this);
+      while (back.data != nullptr) {  // call_on_host()
+        (*static_cast<const std::function<void()>*>(back.data))();
+        back = context::jump_fcontext(back.fctx, nullptr);
+      }
+      thread.context = back.fctx;
       if (fault_) {
         running = nullptr;
         throw Fault(*fault_);
@@ -195,67 +255,66 @@ void Running::run_block() {
   if (profiler != nullptr) profiler->end_block();
 }
 
-void Running::report_deadlock() {
-  running = nullptr;
-  const std::vector<Thread>& pool = thread_pool(threads);
-  // A lane that waits for others of its warp explains more than the threads that wait for it in a barrier.
-  const Thread* waiting = nullptr;
-  for (unsigned i = 0; i < threads; ++i) {
-    const Thread& thread = pool[i];
-    if (thread.done) continue;
-    if (waiting == nullptr || (waiting->wait.what == "__syncthreads" && thread.wait.what != "__syncthreads")) waiting = &thread;
-  }
-  current = nullptr;
-  const bool barrier = waiting->wait.what == "__syncthreads";
-  std::string text = place_of(*this, block_number * threads + waiting->number) + ": waits in " + std::string(waiting->wait.what) +
-                     " at " + to_string(waiting->wait.where);
-  for (unsigned i = 0; i < threads; ++i) {
-    const Thread& thread = pool[i];
-    const bool awaited =
-        barrier || (i / kWarpLanes == waiting->number / kWarpLanes && thread.wait.generation != waiting->wait.generation);
-    if (&thread == waiting || !awaited || thread.wait.generation == waiting->wait.generation) continue;
-    text += "; thread " + triple(thread.index) +
-            (thread.done ? " has ended" : " waits in " + std::string(thread.wait.what) + " at " + to_string(thread.wait.where));
-    break;
-  }
-  throw Fault(barrier ? FaultKind::barrier : FaultKind::warp, text);
+std::string Running::standing(const Thread& thread) const {
+  return fmt::format(
+      "thread {}, which {}", triple(thread.index),
+      thread.done ? "has ended" : (thread.wait.generation == nullptr ? "runs" : "waits in " + thread.wait.place.text()));
 }
 
-void Running::sync_block(std::source_location where) {
-  if (live_ != threads)
-    fail(FaultKind::barrier, "waits in __syncthreads() at " + to_string(where) + ", which a thread that has ended did not reach");
-  if (barrier_arrived_ > 0 && where.line() != barrier_where_.line()) {
-    fail(FaultKind::barrier,
-         "reached __syncthreads() at " + to_string(where) + " while others wait in the one at " + to_string(barrier_where_));
+std::string Running::missing(unsigned warp, unsigned lanes) const {
+  return standing(thread_pool(threads)[warp * kWarpLanes + static_cast<unsigned>(std::countr_zero(lanes))]);
+}
+
+void Running::report_deadlock() {
+  running = nullptr;
+  // Threads wait for the block's barrier, and others for lanes of their warp that wait for it: the lanes explain more. Somebody does wait for
+  // lanes, or the barrier would have been reached or missed.
+  const std::vector<Thread>& pool = thread_pool(threads);
+  const auto waiting = std::find_if(pool.begin(), pool.begin() + threads,
+                                    [](const Thread& thread) { return !thread.done && thread.wait.meeting != nullptr; });
+  const Rendezvous& meeting = *waiting->wait.meeting;
+  current = nullptr;
+  throw Fault(FaultKind::warp, fmt::format("{}: waits in {} with the mask {:#010x} for {}",
+                                           place_of(*this, first_thread + waiting->number), waiting->wait.place.text(),
+                                           meeting.mask, missing(waiting->number / kWarpLanes, meeting.mask & ~meeting.arrived)));
+}
+
+void Running::sync_block(const Place& place) {
+  if (live_ != threads) {
+    const std::vector<Thread>& pool = thread_pool(threads);
+    const auto ended = std::find_if(pool.begin(), pool.begin() + threads, [](const Thread& thread) { return thread.done; });
+    fail(FaultKind::barrier, fmt::format("waits in {} for {}", place.text(), standing(*ended)));
   }
-  barrier_where_ = where;
+  if (barrier_arrived_ > 0 && !place.same(barrier_place_))
+    fail(FaultKind::barrier, fmt::format("has reached {} while others wait in {}", place.text(), barrier_place_.text()));
+  barrier_place_ = place;
   if (++barrier_arrived_ == threads) {
     barrier_arrived_ = 0;
     ++barrier_generation_;
     serial = next_serial();
-    if (profiler != nullptr) profiler->count_barrier(where);
+    for (Warp& each : warps) each.restart();
+    if (profiler != nullptr) profiler->count_barrier(place.code);
     return;
   }
-  wait({&barrier_generation_, barrier_generation_, "__syncthreads", where});
+  wait({.generation = &barrier_generation_, .value = barrier_generation_, .place = place});
 }
 
-const std::array<std::array<std::byte, Rendezvous::kSlot>, kWarpLanes>& Running::meet(unsigned mask, const void* data,
-                                                                                      std::size_t bytes, std::string_view what,
-                                                                                      std::source_location where) {
+const Rendezvous::Slots& Running::meet(unsigned mask, const void* data, std::size_t bytes, const Place& place,
+                                       void (*last)(Running& run, unsigned mask, Rendezvous::Slots& slots)) {
   Warp& own = warp();
   if ((mask >> lane() & 1U) == 0)
-    fail(FaultKind::warp, std::string(what) + " at " + to_string(where) + " with a mask that lacks the calling lane");
-  if ((mask & ~own.lanes) != 0)
-    fail(FaultKind::warp, std::string(what) + " at " + to_string(where) + " with a mask of lanes that the block does not have");
-  if ((mask & own.done) != 0)
-    fail(FaultKind::warp, std::string(what) + " at " + to_string(where) + " with a lane in its mask that has ended");
+    fail(FaultKind::warp, fmt::format("comes to {} with the mask {:#010x}, which lacks its own lane", place.text(), mask));
+  if ((mask & ~own.lanes) != 0) {
+    fail(FaultKind::warp,
+         fmt::format("comes to {} with the mask {:#010x}; its warp has the lanes {:#010x}", place.text(), mask, own.lanes));
+  }
+  if ((mask & own.done) != 0) {
+    fail(FaultKind::warp, fmt::format("waits in {} with the mask {:#010x} for {}", place.text(), mask,
+                                      missing(current->number / kWarpLanes, mask & own.done)));
+  }
   Rendezvous* meeting = nullptr;
   for (const auto& each : own.meetings) {
     if (each->mask == mask) meeting = each.get();
-    if (each->mask != mask && (each->mask & mask) != 0 && each->arrived > 0) {
-      fail(FaultKind::warp, std::string(what) + " at " + to_string(where) + " while other lanes of its mask wait in " +
-                                std::string(each->what) + " at " + to_string(each->where) + " with another mask");
-    }
   }
   if (meeting == nullptr) {
     own.meetings.push_back(std::make_unique<Rendezvous>());
@@ -263,21 +322,21 @@ const std::array<std::array<std::byte, Rendezvous::kSlot>, kWarpLanes>& Running:
     meeting->mask = mask;
   }
   if (meeting->arrived == 0) {
-    meeting->what = what;
-    meeting->where = where;
-  } else if (meeting->what != what || meeting->where.line() != where.line()) {
-    fail(FaultKind::warp, "reached " + std::string(what) + " at " + to_string(where) + " while other lanes of its warp wait in " +
-                              std::string(meeting->what) + " at " + to_string(meeting->where));
+    meeting->place = place;
+  } else if (!meeting->place.same(place)) {
+    fail(FaultKind::warp,
+         fmt::format("has reached {} while other lanes of its warp wait in {}", place.text(), meeting->place.text()));
   }
   const std::uint64_t generation = meeting->generation;
   auto& slots = meeting->slots[generation % 2];
-  std::copy_n(static_cast<const std::byte*>(data), bytes, slots[lane()].begin());
+  std::memcpy(slots[lane()].data(), data, bytes);
   meeting->arrived |= 1U << lane();
   if (meeting->arrived == mask) {
+    if (last != nullptr) last(*this, mask, slots);
     meeting->arrived = 0;
     ++meeting->generation;
   } else {
-    wait({&meeting->generation, generation, what, where});
+    wait({.generation = &meeting->generation, .value = generation, .place = place, .meeting = meeting});
   }
   return slots;
 }

@@ -1,10 +1,13 @@
 #include "lathe/kernels/emulation/runtime_api.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 
 #include "lathe/kernels/emulation/device_memory.h"
@@ -22,6 +25,7 @@ constexpr unsigned kThreadsAlongZ = 64;
 constexpr unsigned kGridAcross = 65'535;
 constexpr unsigned kGridAlongX = 0x7FFFFFFF;
 constexpr std::size_t kSharedAtMost = std::size_t{163} << 10U;
+constexpr std::size_t kSharedByDefault = std::size_t{48} << 10U;
 constexpr std::size_t kArgumentBytesAtMost = 4096;
 
 std::map<std::uintptr_t, std::size_t>& pinned() {
@@ -43,32 +47,36 @@ void must_be_alive(const Handle* handle, const char* what) {
 }
 
 [[noreturn]] void refuse(const Kernel& kernel, const std::string& why) {
-  throw Fault(FaultKind::launch, function_name(kernel.function) + ": " + why);
+  throw Fault(FaultKind::launch, fmt::format("{}: {}", function_name(kernel.function), why));
 }
 
 void check_shape(const Kernel& kernel) {
   const auto& [grid, block, shared] = kernel.shape;
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
   if (threads == 0) refuse(kernel, "a block without threads");
-  if (threads > kThreadsAtMost) refuse(kernel, "a block of " + std::to_string(threads) + " threads; a GPU takes 1024");
-  if (block.z > kThreadsAlongZ) refuse(kernel, "a block of " + std::to_string(block.z) + " threads along z; a GPU takes 64");
+  if (threads > kThreadsAtMost) refuse(kernel, fmt::format("a block of {} threads; a GPU takes {}", threads, kThreadsAtMost));
+  if (block.z > kThreadsAlongZ)
+    refuse(kernel, fmt::format("a block of {} threads along z; a GPU takes {}", block.z, kThreadsAlongZ));
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) refuse(kernel, "an empty grid");
   if (grid.x > kGridAlongX || grid.y > kGridAcross || grid.z > kGridAcross) {
-    refuse(kernel, "a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
-                       " blocks; a GPU takes 65535 along y and z");
+    refuse(kernel, fmt::format("a grid of {} x {} x {} blocks; a GPU takes {} along x and {} along y and z", grid.x, grid.y,
+                               grid.z, kGridAlongX, kGridAcross));
   }
-  if (shared > kSharedAtMost) {
-    refuse(kernel,
-           std::to_string(shared) + " bytes of dynamic shared memory; a block of sm_80 has " + std::to_string(kSharedAtMost));
+  const std::size_t own = static_shared_bytes(kernel.function);
+  if (own > kSharedByDefault) {
+    refuse(kernel, fmt::format("{} bytes of static shared memory; a block has {}, and more is dynamic", own, kSharedByDefault));
   }
-  if (kernel.bound_bytes - sizeof(void*) > kArgumentBytesAtMost) {
-    refuse(kernel, std::to_string(kernel.bound_bytes - sizeof(void*)) + " bytes of arguments; a launch takes " +
-                       std::to_string(kArgumentBytesAtMost));
+  if (own + shared > kSharedAtMost) {
+    refuse(kernel, fmt::format("{} bytes of shared memory, {} of them static; a block of sm_80 has {}", own + shared, own,
+                               kSharedAtMost));
+  }
+  if (kernel.argument_bytes > kArgumentBytesAtMost) {
+    refuse(kernel, fmt::format("{} bytes of arguments; a launch takes {}", kernel.argument_bytes, kArgumentBytesAtMost));
   }
 }
 
-void copy(void* to, const void* from, std::size_t bytes, cuda::cudaMemcpyKind kind, Stream& stream) {
-  if (bytes == 0) return;
+cuda::cudaError_t copy(void* to, const void* from, std::size_t bytes, cuda::cudaMemcpyKind kind, Stream& stream) {
+  if (bytes == 0) return cuda::cudaSuccess;
   // A host address in the device's place is refused where the copy is asked for, not where it runs.
   const bool from_device = device_memory().contains(from);
   const bool to_device = device_memory().contains(to);
@@ -76,13 +84,47 @@ void copy(void* to, const void* from, std::size_t bytes, cuda::cudaMemcpyKind ki
                     (from_device == (kind == cuda::cudaMemcpyDeviceToHost || kind == cuda::cudaMemcpyDeviceToDevice) &&
                      to_device == (kind == cuda::cudaMemcpyHostToDevice || kind == cuda::cudaMemcpyDeviceToDevice));
   if (!fits) {
-    throw Fault(FaultKind::host_pointer, std::string("cudaMemcpyAsync from ") + (from_device ? "device" : "host") + " to " +
-                                             (to_device ? "device" : "host") + " memory, called as another kind of copy");
+    throw Fault(FaultKind::host_pointer, fmt::format("cudaMemcpyAsync from {} to {} memory, called as another kind of copy",
+                                                     from_device ? "device" : "host", to_device ? "device" : "host"));
   }
+  if (device().breaks_capture(stream)) return cuda::cudaErrorStreamCaptureImplicit;
   device().enqueue(stream, Copy{.to = to, .from = from, .bytes = bytes, .kind = kind, .staged = {}});
+  return cuda::cudaSuccess;
 }
 
-const Kernel* kernel_of(const Node& node) { return std::get_if<Kernel>(&node.work); }
+/// What of an operation a replay takes from its capture, in words that are the same where it is.
+struct Fixed {
+  std::string name;   ///< what it is
+  std::string shape;  ///< where, how much
+  std::span<const std::byte> arguments;
+};
+Fixed fixed(const Work& work) {
+  if (const auto* kernel = std::get_if<Kernel>(&work)) {
+    const auto& [grid, block, shared] = kernel->shape;
+    return {.name = function_name(kernel->function),
+            .shape = fmt::format("a grid of {} x {} x {}, a block of {} x {} x {}, {} bytes of shared memory", grid.x, grid.y,
+                                 grid.z, block.x, block.y, block.z, shared),
+            .arguments = {kernel->bound.get() + kernel->argument_offset, kernel->argument_bytes}};
+  }
+  if (const auto* made = std::get_if<Copy>(&work)) {
+    return {.name = "cudaMemcpyAsync",
+            .shape = fmt::format("{} bytes from {} to {}", made->bytes, made->from, made->to),
+            .arguments = {}};
+  }
+  if (const auto* fill = std::get_if<Fill>(&work)) {
+    return {.name = "cudaMemsetAsync",
+            .shape = fmt::format("{} bytes of {} at {}", fill->bytes, fill->value, fill->to),
+            .arguments = {}};
+  }
+  if (const auto* host = std::get_if<HostOperation>(&work)) {
+    std::string spans;
+    for (const auto* list : {&host->reads, &host->writes}) {
+      for (const MemorySpan& span : *list) spans += fmt::format("{} bytes at {}, ", span.bytes, span.address);
+    }
+    return {.name = host->name, .shape = spans, .arguments = {}};
+  }
+  return {.name = "an event", .shape = "", .arguments = {}};
+}
 
 }  // namespace
 
@@ -111,9 +153,17 @@ void enqueue(Stream* stream, const Shape& shape, const Call& call) {
   const std::shared_ptr<std::byte> bound(static_cast<std::byte*>(::operator new(call.bound_bytes, kAlignment)),
                                          [](std::byte* memory) { ::operator delete (memory, std::align_val_t{64}); });
   std::memcpy(bound.get(), call.bound, call.bound_bytes);
-  Kernel kernel{.function = call.function, .enter = call.enter, .bound = bound, .bound_bytes = call.bound_bytes, .shape = shape};
+  Kernel kernel{.function = call.function,
+                .enter = call.enter,
+                .bound = bound,
+                .bound_bytes = call.bound_bytes,
+                .argument_offset = call.argument_offset,
+                .argument_bytes = call.argument_bytes,
+                .shape = shape};
   check_shape(kernel);
-  device().enqueue(device().resolve(stream), std::move(kernel));
+  Stream& queue = device().resolve(stream);
+  if (device().breaks_capture(queue)) refuse(kernel, "in the default stream while a stream that waits for it is captured");
+  device().enqueue(queue, std::move(kernel));
 }
 
 void name_memory(const void* address, std::size_t bytes, const char* name) { device_memory().name(address, bytes, name); }
@@ -121,12 +171,13 @@ void name_memory(const void* address, std::size_t bytes, const char* name) { dev
 void expect_nothing_alive() {
   std::string text;
   for (const auto& [begin, allocation] : device_memory().allocations()) text += "; " + device_memory().describe(begin);
-  if (pinned_in_use() > 0) text += "; " + std::to_string(pinned_in_use()) + " blocks of pinned memory";
-  if (device().alive_streams() > 0) text += "; " + std::to_string(device().alive_streams()) + " streams";
-  if (!alive<Event>().empty()) text += "; " + std::to_string(alive<Event>().size()) + " events";
-  if (!alive<Graph>().empty() || !alive<ExecutableGraph>().empty()) {
-    text += "; " + std::to_string(alive<Graph>().size() + alive<ExecutableGraph>().size()) + " graphs";
-  }
+  const auto count = [&](std::size_t alive, const char* what) {
+    if (alive > 0) text += fmt::format("; {} {}", alive, what);
+  };
+  count(pinned_in_use(), "blocks of pinned memory");
+  count(device().alive_streams(), "streams");
+  count(alive<Event>().size(), "events");
+  count(alive<Graph>().size() + alive<ExecutableGraph>().size(), "graphs");
   if (!text.empty()) throw Fault(FaultKind::memory, "never freed: " + text.substr(2));
 }
 
@@ -134,24 +185,26 @@ void expect_same_arguments(cuda::cudaGraph_t graph, cuda::cudaGraph_t again) {
   must_be_alive(graph, "a graph");
   must_be_alive(again, "a graph");
   if (graph->nodes.size() != again->nodes.size()) {
-    throw Fault(FaultKind::stale_argument, "a graph of " + std::to_string(graph->nodes.size()) +
-                                               " operations, captured again with " + std::to_string(again->nodes.size()));
+    throw Fault(FaultKind::stale_argument,
+                fmt::format("a graph of {} operations, captured again with {}", graph->nodes.size(), again->nodes.size()));
   }
   for (std::size_t i = 0; i < graph->nodes.size(); ++i) {
-    const Kernel* before = kernel_of(graph->nodes[i]);
-    const Kernel* after = kernel_of(again->nodes[i]);
-    if (before == nullptr && after == nullptr) continue;
-    if (before == nullptr || after == nullptr || before->function != after->function) {
-      throw Fault(FaultKind::stale_argument,
-                  "operation " + std::to_string(i) + " of the graph is another one when it is captured again");
+    const Fixed before = fixed(graph->nodes[i].work);
+    const Fixed after = fixed(again->nodes[i].work);
+    if (before.name != after.name) {
+      throw Fault(FaultKind::stale_argument, fmt::format("operation {} of the graph was {}, and is {} when it is captured again",
+                                                         i, before.name, after.name));
     }
-    const auto* old = before->bound.get();
-    const auto [difference, other] = std::mismatch(old, old + before->bound_bytes, after->bound.get());
-    if (difference != old + before->bound_bytes) {
-      throw Fault(FaultKind::stale_argument, function_name(before->function) + ": byte " +
-                                                 std::to_string(difference - old - std::ptrdiff_t{sizeof(void*)}) +
-                                                 " of its arguments has changed since the graph was captured, and a replay has "
-                                                 "the old value: what varies belongs in device memory");
+    if (before.shape != after.shape) {
+      throw Fault(FaultKind::stale_argument,
+                  fmt::format("{}: was captured with {}, and is now called with {}", before.name, before.shape, after.shape));
+    }
+    const auto difference = std::ranges::mismatch(before.arguments, after.arguments).in1;
+    if (difference != before.arguments.end()) {
+      throw Fault(FaultKind::stale_argument,
+                  fmt::format("{}: byte {} of its arguments has changed since the graph was captured, and a replay has the old "
+                              "value: what varies belongs in device memory",
+                              before.name, difference - before.arguments.begin()));
     }
   }
 }
@@ -180,6 +233,14 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorStreamCaptureInvalidated";
     case cudaErrorStreamCaptureUnjoined:
       return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureMerge:
+      return "cudaErrorStreamCaptureMerge";
+    case cudaErrorStreamCaptureIsolation:
+      return "cudaErrorStreamCaptureIsolation";
+    case cudaErrorStreamCaptureImplicit:
+      return "cudaErrorStreamCaptureImplicit";
+    case cudaErrorCapturedEvent:
+      return "cudaErrorCapturedEvent";
   }
   return "an unknown error";
 }
@@ -206,6 +267,14 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "the capture failed before";
     case cudaErrorStreamCaptureUnjoined:
       return "a stream that joined the capture has not been joined to its origin";
+    case cudaErrorStreamCaptureMerge:
+      return "two captures would become one";
+    case cudaErrorStreamCaptureIsolation:
+      return "what is captured would depend on work outside of the capture";
+    case cudaErrorStreamCaptureImplicit:
+      return "the default stream is used while a stream that waits for it is captured";
+    case cudaErrorCapturedEvent:
+      return "the event was last recorded in a capture";
   }
   return "an unknown error";
 }
@@ -268,12 +337,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int num
 }
 
 cudaError_t cudaDeviceSynchronize() {
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   device().finish_all();
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   *pointer = nullptr;
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   if (bytes == 0) return cudaSuccess;
   *pointer = device_memory().allocate(bytes);
   return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
@@ -281,18 +352,21 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
 
 cudaError_t cudaFree(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   device().finish_all();
   device_memory().release(pointer);
   return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   *pointer = allocate_pinned(bytes);
   return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   device().finish_all();
   release_pinned(pointer);
   return cudaSuccess;
@@ -305,29 +379,34 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
-  copy(to, from, bytes, kind, device().resolve(nullptr));
-  device().finish(device().resolve(nullptr));
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
+  Stream& queue = device().resolve(nullptr);
+  if (const cudaError_t status = copy(to, from, bytes, kind, queue); status != cudaSuccess) return status;
+  device().finish(queue);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   Stream& queue = device().resolve(stream);
-  copy(to, from, bytes, kind, queue);
+  if (const cudaError_t status = copy(to, from, bytes, kind, queue); status != cudaSuccess) return status;
   // To memory that is not pinned CUDA copies before it returns.
   if (!device_memory().contains(to) && !is_pinned(to, bytes) && queue.capture == nullptr) device().finish(queue);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
-  const cudaError_t status = cudaMemsetAsync(to, value, bytes, nullptr);
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
+  if (const cudaError_t status = cudaMemsetAsync(to, value, bytes, nullptr); status != cudaSuccess) return status;
   device().finish(device().resolve(nullptr));
-  return status;
+  return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   if (!device_memory().contains(to)) throw Fault(FaultKind::host_pointer, "cudaMemsetAsync of host memory");
-  device().enqueue(device().resolve(stream), Fill{.to = to, .value = value, .bytes = bytes});
+  Stream& queue = device().resolve(stream);
+  if (device().breaks_capture(queue)) return cudaErrorStreamCaptureImplicit;
+  device().enqueue(queue, Fill{.to = to, .value = value, .bytes = bytes});
   return cudaSuccess;
 }
 
@@ -342,23 +421,24 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  Stream& queue = device().resolve(stream);
-  if (queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
-  device().finish(queue);
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
+  device().finish(device().resolve(stream));
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
   Stream& queue = device().resolve(stream);
-  if (queue.queue.empty()) return cudaSuccess;
-  device().step();
-  return queue.queue.empty() ? cudaSuccess : cudaErrorNotReady;
+  // Time passes while the host asks.
+  if (!queue.queue.empty()) device().step();
+  if (!queue.queue.empty()) return cudaErrorNotReady;
+  device().seen_by_host(queue.clock);
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   must_be_alive(event, "an event");
-  device().await(device().resolve(stream), *event);
-  return cudaSuccess;
+  return device().await(device().resolve(stream), *event);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -380,21 +460,29 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
   must_be_alive(event, "an event");
-  device().record(*event, device().resolve(stream), flags == cudaEventRecordExternal);
-  return cudaSuccess;
+  Stream& queue = device().resolve(stream);
+  if (device().breaks_capture(queue)) return cudaErrorStreamCaptureImplicit;
+  return device().record(*event, queue, flags == cudaEventRecordExternal);
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   must_be_alive(event, "an event");
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
+  if (event->capture != nullptr) return cudaErrorCapturedEvent;
   if (event->recording != nullptr) device().finish(event->recording);
   return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   must_be_alive(event, "an event");
-  if (event->recording == nullptr || event->recording->done) return cudaSuccess;
-  device().step();
-  return event->recording->done ? cudaSuccess : cudaErrorNotReady;
+  if (device().capturing_strictly()) return cudaErrorStreamCaptureUnsupported;
+  if (event->capture != nullptr) return cudaErrorCapturedEvent;
+  if (event->recording == nullptr) return cudaSuccess;
+  // Time passes while the host asks.
+  if (!event->recording->done) device().step();
+  if (!event->recording->done) return cudaErrorNotReady;
+  device().seen_by_host(event->recording->clock);
+  return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
@@ -406,11 +494,12 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   Stream& queue = device().resolve(stream);
   if (stream == nullptr || queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
   queue.capture = std::make_shared<Capture>();
   queue.capture->origin = &queue;
+  queue.capture->mode = mode;
   queue.capture->graph->lanes = 1;
   queue.lane = 0;
   queue.last_nodes.clear();
@@ -451,6 +540,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   must_be_alive(executable, "an executable graph");
   Stream& queue = device().resolve(stream);
   if (queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (device().breaks_capture(queue)) return cudaErrorStreamCaptureImplicit;
   device().launch_graph(*executable, queue);
   return cudaSuccess;
 }

@@ -9,7 +9,8 @@ namespace lathe::emulation {
 /// with different numbers have a barrier between them. 0 is before everything.
 using Serial = std::uint32_t;
 
-/// Who is meant by an access's thread: that thread alone, or several of its warp, its block, its grid (for reads).
+/// Who made an access: one thread, several lanes of its warp, several threads of its block, or threads of several blocks. Only reads
+/// and atomic operations are of several.
 enum class Scope : std::uint8_t { thread, warp, block, grid };
 
 /// No thread: a copy or a host operation.
@@ -17,14 +18,15 @@ inline constexpr std::uint32_t kNoThread = 0xFFFFFFFFU;
 
 struct Access {
   Serial serial;
-  std::uint32_t thread;  ///< block * threads of a block + thread
-  std::uint32_t code;    ///< lower half of the return address
-  std::uint16_t clock;   ///< of the thread's lane: what the warp's barriers order
-  std::uint8_t bytes;    ///< mask of the two
-  Scope scope : 4;
-  std::uint8_t atomic : 4;
+  std::uint32_t thread;      ///< block * threads of a block + thread; the last one where there are several
+  std::uint32_t code;        ///< lower half of the return address
+  std::uint32_t lanes;       ///< of the thread's warp, where the scope is a warp
+  std::uint32_t time : 24;   ///< of the thread's warp (Warp::time)
+  std::uint32_t bytes : 2;   ///< mask of the two
+  std::uint32_t scope : 2;   ///< Scope
+  std::uint32_t atomic : 1;  ///< whether a write is one
 };
-static_assert(sizeof(Access) == 16);
+static_assert(sizeof(Access) == 20);
 
 struct Cell {
   Access write;

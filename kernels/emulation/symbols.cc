@@ -84,21 +84,19 @@ DebugInformation& debug_information() {
   return value;
 }
 
-bool is_machinery(std::string_view file) {
-  return file.find("kernels/device/") != std::string_view::npos || file.find("kernels/emulation/") != std::string_view::npos;
-}
+bool is_kernel_file(std::string_view file) { return file.ends_with(".cu"); }
 
 std::string at_line(std::string_view file, int line) { return source_name(file) + ":" + std::to_string(line); }
 
-/// The innermost line outside of the machinery, following what was inlined into what.
+/// The innermost line of a kernel file, following what was inlined into what; the innermost line at all where none is of a kernel file.
 std::string line_at(std::uintptr_t address) {
   Dwfl_Module* module = debug_information().module_at(address);
   if (module == nullptr) return "";
   int line = 0;
   Dwfl_Line* entry = dwfl_module_getsrc(module, address);
-  const char* file = entry == nullptr ? nullptr : dwfl_lineinfo(entry, nullptr, &line, nullptr, nullptr, nullptr);
-  if (file == nullptr) return "";
-  if (!is_machinery(file)) return at_line(file, line);
+  const char* innermost = entry == nullptr ? nullptr : dwfl_lineinfo(entry, nullptr, &line, nullptr, nullptr, nullptr);
+  if (innermost == nullptr) return "";
+  if (is_kernel_file(innermost)) return at_line(innermost, line);
 
   Dwarf_Addr bias = 0;
   Dwarf_Die* unit = dwfl_module_addrdie(module, address, &bias);
@@ -106,7 +104,7 @@ std::string line_at(std::uintptr_t address) {
   const int count = unit == nullptr ? 0 : dwarf_getscopes(unit, address - bias, &scopes);
   const std::unique_ptr<Dwarf_Die, Free> owner(scopes);
   Dwarf_Files* files = nullptr;
-  if (count <= 0 || dwarf_getsrcfiles(unit, &files, nullptr) != 0) return at_line(file, line);
+  if (count <= 0 || dwarf_getsrcfiles(unit, &files, nullptr) != 0) return at_line(innermost, line);
   for (int i = 0; i < count; ++i) {
     Dwarf_Die* scope = scopes + i;
     if (dwarf_tag(scope) != DW_TAG_inlined_subroutine) continue;
@@ -116,12 +114,9 @@ std::string line_at(std::uintptr_t address) {
     if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_file, &attribute), &call_file) != 0) continue;
     if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_line, &attribute), &call_line) != 0) continue;
     const char* caller = dwarf_filesrc(files, call_file, nullptr, nullptr);
-    if (caller == nullptr) continue;
-    file = caller;
-    line = static_cast<int>(call_line);
-    if (!is_machinery(file)) break;
+    if (caller != nullptr && is_kernel_file(caller)) return at_line(caller, static_cast<int>(call_line));
   }
-  return at_line(file, line);
+  return at_line(innermost, line);
 }
 
 /// "ns::f<a::b>(c) " with return type: f<a::b>.
@@ -153,6 +148,14 @@ std::string demangled(const char* symbol) {
   int status = 0;
   const std::unique_ptr<char, Free> text(abi::__cxa_demangle(symbol, nullptr, nullptr, &status));
   return status == 0 ? text.get() : symbol;
+}
+
+/// The demangled symbol; empty where there is none.
+std::string symbol_at(const void* function) {
+  const auto address = reinterpret_cast<std::uintptr_t>(function);
+  Dwfl_Module* module = debug_information().module_at(address);
+  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, address);
+  return symbol == nullptr ? "" : demangled(symbol);
 }
 
 /// The module that has an address: its base, and the calling thread's copy of its thread-local variables.
@@ -203,11 +206,21 @@ std::map<std::size_t, ThreadLocalVariable> variables_of(const void* function, st
       const std::string full = demangled(elf_strptr(elf, header.sh_link, symbol.st_name));
       const std::size_t name = full.rfind("::");
       variables[symbol.st_value] = {.name = "'" + (name == std::string::npos ? full : full.substr(name + 2)) + "'",
+                                    .owner = name == std::string::npos ? "" : full.substr(0, name),
                                     .offset = symbol.st_value,
                                     .bytes = symbol.st_size};
     }
   }
-  if (variables.empty()) variables[0] = {.name = "static shared memory", .offset = 0, .bytes = bytes};
+  if (variables.empty()) variables[0] = {.name = "static shared memory", .owner = "", .offset = 0, .bytes = bytes};
+  return variables;
+}
+
+const std::map<std::size_t, ThreadLocalVariable>& variables_at(const void* function) {
+  static std::map<std::uintptr_t, std::map<std::size_t, ThreadLocalVariable>> known;
+  const Module module = module_of(function);
+  const auto [entry, is_new] = known.try_emplace(module.base);
+  auto& variables = entry->second;
+  if (is_new) on_deep_stack([&] { variables = variables_of(function, module.thread_local_memory.bytes); });
   return variables;
 }
 
@@ -233,7 +246,7 @@ struct Constants {
 }  // namespace
 
 std::string source_name(std::string_view file) {
-  for (const std::string_view room : {"kernels/", "runtime/", "tests/", "benchmarks/", "examples/"}) {
+  for (const std::string_view room : {"tests/", "benchmarks/", "examples/", "kernels/", "runtime/"}) {
     const std::size_t at = file.rfind(room);
     if (at != std::string_view::npos && (at == 0 || file[at - 1] == '/')) return std::string(file.substr(at));
   }
@@ -246,34 +259,47 @@ std::string function_name(const void* function) {
   static std::unordered_map<const void*, std::string> known;
   const auto found = known.find(function);
   if (found != known.end()) return found->second;
-  Dwfl_Module* module = debug_information().module_at(reinterpret_cast<std::uintptr_t>(function));
-  const char* symbol = module == nullptr ? nullptr : dwfl_module_addrname(module, reinterpret_cast<std::uintptr_t>(function));
-  return known[function] = symbol == nullptr ? "a kernel without a name" : short_name(demangled(symbol));
+  std::string& name = known[function];
+  on_deep_stack([&] {
+    const std::string symbol = symbol_at(function);
+    name = symbol.empty() ? "a kernel without a name" : short_name(symbol);
+  });
+  return name;
 }
 
 std::string source_line(std::uint32_t code) {
   static std::unordered_map<std::uint32_t, std::string> known;
   const auto found = known.find(code);
   if (found != known.end()) return found->second;
-  std::string line;
-  // A return address is behind the call.
-  for (const std::uintptr_t address : debug_information().candidates(code)) {
-    if (line.empty()) line = line_at(address - 1);
-  }
-  return known[code] = line.empty() ? "an unknown line" : line;
+  std::string& line = known[code];
+  on_deep_stack([&] {
+    // A return address is behind the call.
+    for (const std::uintptr_t address : debug_information().candidates(code)) {
+      if (line.empty()) line = line_at(address - 1);
+    }
+  });
+  if (line.empty()) line = "an unknown line";
+  return line;
 }
 
 Range thread_local_range(const void* function) { return module_of(function).thread_local_memory; }
 
+std::size_t static_shared_bytes(const void* function) {
+  static std::unordered_map<const void*, std::size_t> known;
+  const auto [found, is_new] = known.try_emplace(function, 0);
+  if (!is_new) return found->second;
+  const std::string owner = symbol_at(function);
+  for (const auto& [offset, variable] : variables_at(function)) {
+    if (variable.owner == owner) found->second += variable.bytes;
+  }
+  return found->second;
+}
+
 const ThreadLocalVariable* thread_local_variable(const void* function, std::size_t offset) {
-  static std::map<std::uintptr_t, std::map<std::size_t, ThreadLocalVariable>> known;
   thread_local const void* last_function = nullptr;
   thread_local const std::map<std::size_t, ThreadLocalVariable>* last = nullptr;
-  if (function != last_function || last == nullptr) {
-    const Module module = module_of(function);
-    auto found = known.find(module.base);
-    if (found == known.end()) found = known.emplace(module.base, variables_of(function, module.thread_local_memory.bytes)).first;
-    last = &found->second;
+  if (function != last_function) {
+    last = &variables_at(function);
     last_function = function;
   }
   const auto after = last->upper_bound(offset);

@@ -106,7 +106,7 @@ TEST(Device, RefusesWhatTheProcessorCannotDo) {
   if (best_cpu_target() == CpuTarget::v3) {
     EXPECT_THROW(Device::cpu({.threads = 1, .target = CpuTarget::v4, .reserved_bytes = 1 << 20}), UsageError);
   }
-  EXPECT_EQ(Device::cpu({.threads = 1, .target = CpuTarget::v3, .reserved_bytes = 1 << 20})->stream().target, CpuTarget::v3);
+  EXPECT_EQ(Device::cpu({.threads = 1, .target = CpuTarget::v3, .reserved_bytes = 1 << 20})->cpu_stream().target, CpuTarget::v3);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ TEST(Emulation, KernelsRunAndWhatTheyMayNotTouchIsNamed) {
   run_double({}, y, x, 101);
   const std::string beyond = fault();
   EXPECT_TRUE(beyond.starts_with("emulation: out of bounds: double_kernel, block (1, 0, 0), thread (36, 0, 0): reads 4 bytes at "
-                                 "kernels/emulation/planted.cu:"))
+                                 "tests/kernels/emulation/planted.cu:"))
       << beyond;
   EXPECT_NE(beyond.find("0 bytes behind the end of 'x' of 400 bytes"), std::string::npos) << beyond;
   run_double({}, y, host.data(), 10);

@@ -1,0 +1,130 @@
+#include "lathe/runtime/cuda_context.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "lathe/runtime/error.h"
+#include "lathe/runtime/pinned_ring.h"
+
+namespace lathe {
+namespace {
+
+constexpr int kOldestCapability = 80;
+
+std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+
+/// Makes the GPU current, or says in one line why it can't be used.
+cudaDeviceProp use_gpu(int index) {
+  int driver = 0;
+  int runtime = 0;
+  check(cudaDriverGetVersion(&driver));
+  check(cudaRuntimeGetVersion(&runtime));
+  if (driver == 0) throw UsageError("no NVIDIA driver was found: install one, or use --device cpu");
+  // Within a major version of CUDA an older driver serves a newer runtime.
+  if (driver / 1000 < runtime / 1000) {
+    throw UsageError(
+        fmt::format("the NVIDIA driver is for CUDA {}, and this build of Lathe needs one for CUDA {}.0 or later: update the "
+                    "driver, or use --device cpu",
+                    version(driver), runtime / 1000));
+  }
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) {
+    static_cast<void>(cudaGetLastError());
+    throw UsageError("no GPU was found: use --device cpu (CUDA_VISIBLE_DEVICES may hide it)");
+  }
+  check(status);
+  if (index < 0 || index >= count) {
+    throw UsageError(fmt::format("GPU {} was asked for, and there {} {}, from 0 on", index, count == 1 ? "is" : "are", count));
+  }
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index));
+  if (10 * properties.major + properties.minor < kOldestCapability) {
+    throw UsageError(fmt::format("GPU {} ({}) has compute capability {}.{}; Lathe's kernels need 8.0 or later: use --device cpu",
+                                 index, properties.name, properties.major, properties.minor));
+  }
+  check(cudaSetDevice(index));
+  return properties;
+}
+
+/// Pieces of the GPU's memory, of at least kPiece bytes each, until the limit.
+class GpuMemory : public MemorySource {
+ public:
+  explicit GpuMemory(std::int64_t limit) : limit_(limit) {}
+  ~GpuMemory() override {
+    for (std::byte* piece : pieces_) static_cast<void>(cudaFree(piece));
+  }
+  GpuMemory(const GpuMemory&) = delete;
+  GpuMemory& operator=(const GpuMemory&) = delete;
+  GpuMemory(GpuMemory&&) = delete;
+  GpuMemory& operator=(GpuMemory&&) = delete;
+
+  std::span<std::byte> grow(std::int64_t bytes) override {
+    const std::int64_t left = limit_ > 0 ? limit_ - taken_ : bytes + kPiece;
+    if (bytes > left) return {};
+    // A large piece is asked for first, since pieces are never joined; where there is no room for it, what is needed.
+    for (const std::int64_t wanted : {std::min(std::max(bytes, kPiece), left), bytes}) {
+      void* memory = nullptr;
+      const cudaError_t status = cudaMalloc(&memory, static_cast<std::size_t>(wanted));
+      if (status == cudaErrorMemoryAllocation) {
+        static_cast<void>(cudaGetLastError());
+        continue;
+      }
+      check(status);
+      pieces_.push_back(static_cast<std::byte*>(memory));
+      taken_ += wanted;
+      return {pieces_.back(), static_cast<std::size_t>(wanted)};
+    }
+    return {};
+  }
+
+  std::int64_t available(std::int64_t free) const override {
+    std::size_t on_device = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&on_device, &total));
+    const auto more = static_cast<std::int64_t>(on_device);
+    return free + (limit_ > 0 ? std::min(more, limit_ - taken_) : more);
+  }
+
+  bool admit(std::int64_t, const std::byte*) override { return true; }
+
+ private:
+  static constexpr std::int64_t kPiece = std::int64_t{64} << 20;
+
+  std::int64_t limit_;
+  std::int64_t taken_ = 0;
+  std::vector<std::byte*> pieces_;
+};
+
+class Gpu : public CudaContext {
+ public:
+  explicit Gpu(const Device::CudaOptions& options)
+      : limit_(options.limit_bytes), name_(use_gpu(options.index).name), stream_(make_stream()) {}
+
+  std::string name() const override { return name_; }
+  CudaStream stream() const override { return {.handle = stream_.get(), .plans = nullptr}; }
+  std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(limit_); }
+  void upload(std::byte* to, std::span<const std::byte> from) override { ring_.upload(to, from, stream_.get()); }
+  void download(std::span<std::byte> to, const std::byte* from) override {
+    check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_.get()));
+    synchronize();
+  }
+  void fill_zero(std::byte* to, std::int64_t bytes) override {
+    check(cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), stream_.get()));
+  }
+  void synchronize() override { check(cudaStreamSynchronize(stream_.get())); }
+
+ private:
+  std::int64_t limit_;
+  std::string name_;
+  OwnedStream stream_;
+  PinnedRing ring_;
+};
+
+}  // namespace
+
+std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions& options) { return std::make_unique<Gpu>(options); }
+
+}  // namespace lathe

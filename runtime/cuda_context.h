@@ -1,0 +1,36 @@
+#pragma once
+// A GPU as a device: its stream, its memory, and copies between it and the host. Which file fulfils it is a choice of the build.
+// Internal to runtime/.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "lathe/runtime/device.h"
+#include "lathe/runtime/memory_pool.h"
+
+namespace lathe {
+
+class CudaContext {
+ public:
+  CudaContext() = default;
+  virtual ~CudaContext() = default;
+  CudaContext(const CudaContext&) = delete;
+  CudaContext& operator=(const CudaContext&) = delete;
+  CudaContext(CudaContext&&) = delete;
+  CudaContext& operator=(CudaContext&&) = delete;
+
+  /// As Device::cuda.
+  static std::unique_ptr<CudaContext> create(const Device::CudaOptions& options);
+
+  virtual std::string name() const = 0;
+  virtual CudaStream stream() const = 0;
+  virtual std::unique_ptr<MemorySource> memory_source() = 0;
+  virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;
+  virtual void download(std::span<std::byte> to, const std::byte* from) = 0;
+  virtual void fill_zero(std::byte* to, std::int64_t bytes) = 0;
+  virtual void synchronize() = 0;
+};
+
+}  // namespace lathe

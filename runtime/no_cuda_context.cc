@@ -1,0 +1,10 @@
+#include "lathe/runtime/cuda_context.h"
+#include "lathe/runtime/error.h"
+
+namespace lathe {
+
+std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions&) {
+  throw UsageError("this build of Lathe has no CUDA backend: use --device cpu, or build with LATHE_CUDA=ON");
+}
+
+}  // namespace lathe

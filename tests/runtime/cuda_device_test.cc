@@ -1,0 +1,103 @@
+// The CUDA device, emulated or real.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "lathe/runtime/device.h"
+#include "lathe/runtime/error.h"
+#include "lathe/runtime/tensor.h"
+
+#ifdef LATHE_EMULATED
+#include "lathe/kernels/emulation/runtime_api.h"
+#include "lathe/kernels/emulation/settings.h"
+#endif
+
+namespace lathe {
+namespace {
+
+std::vector<std::int32_t> counted(std::int64_t count) {
+  std::vector<std::int32_t> values(static_cast<std::size_t>(count));
+  std::iota(values.begin(), values.end(), 0);
+  return values;
+}
+
+TEST(CudaDevice, TensorsGoThereAndComeBack) {
+  const DeviceRef device = Device::cuda({});
+  EXPECT_EQ(device->kind(), DeviceKind::cuda);
+  EXPECT_THROW(device->cpu_stream(), LogicError);
+  // More than all slots of the ring together, and not a multiple of one.
+  const std::vector<std::int32_t> values = counted(1'500'007);
+  const Tensor tensor = Tensor::from<std::int32_t>(device, values, Shape{1'500'007});
+  std::vector<std::int32_t> back(values.size());
+  tensor.copy_to<std::int32_t>(back);
+  EXPECT_EQ(back, values);
+  tensor.fill_zero();
+  tensor.copy_to<std::int32_t>(back);
+  EXPECT_EQ(std::ranges::count(back, 0), std::ssize(back));
+}
+
+TEST(CudaDevice, AnUploadsSourceMayChangeAtOnce) {
+  const DeviceRef device = Device::cuda({});
+  const Tensor tensor = Tensor::empty(device, DType::i32, Shape{1000});
+  std::vector<std::int32_t> values = counted(1000);
+  const std::vector<std::int32_t> expected = values;
+  tensor.copy_from<std::int32_t>(values);
+  std::ranges::fill(values, -1);
+  std::vector<std::int32_t> back(values.size());
+  tensor.copy_to<std::int32_t>(back);
+  EXPECT_EQ(back, expected);
+}
+
+TEST(CudaDevice, TheSameSequenceGetsTheSameAddresses) {
+  const DeviceRef device = Device::cuda({});
+  const auto step = [&] {
+    Storage a = device->allocate(1000);
+    const Storage b = device->allocate(80 << 20);  // more than a piece
+    const std::vector<std::byte*> addresses = {a.data(), b.data()};
+    a = Storage();
+    const Storage c = device->allocate(400);
+    EXPECT_EQ(c.data(), addresses[0]) << "a freed hole that fits is used again";
+    return addresses;
+  };
+  const auto first = step();
+  EXPECT_EQ(step(), first);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first[1]) % 64, 0U);
+}
+
+TEST(CudaDevice, SaysHowMuchMemoryIsMissing) {
+  const DeviceRef device = Device::cuda({.index = 0, .limit_bytes = 1 << 20});
+  const Storage a = device->allocate(512 << 10);
+  try {
+    device->allocate(600 << 10);
+    FAIL() << "more was given than there is";
+  } catch (const OutOfMemoryError& failure) {
+    EXPECT_EQ(failure.requested(), 600 << 10);
+    EXPECT_LT(failure.available(), 600 << 10);
+    EXPECT_NE(std::string(failure.what()).find("--batch-size"), std::string::npos) << failure.what();
+  }
+  EXPECT_NO_THROW(device->allocate(300 << 10));
+}
+
+TEST(CudaDevice, AnotherGpuThanThereIsIsRefused) {
+  try {
+    Device::cuda({.index = 99, .limit_bytes = 0});
+    FAIL();
+  } catch (const UsageError& failure) {
+    EXPECT_TRUE(std::string(failure.what()).starts_with("GPU 99 was asked for, and there ")) << failure.what();
+  }
+}
+
+#ifdef LATHE_EMULATED
+TEST(CudaDevice, NothingIsLeftBehind) {
+  {
+    const DeviceRef device = Device::cuda({});
+    const Storage a = device->allocate(1000);
+  }
+  EXPECT_NO_THROW(emulation::expect_nothing_alive());
+}
+#endif
+
+}  // namespace
+}  // namespace lathe
