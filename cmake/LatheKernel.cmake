@@ -20,8 +20,13 @@ elseif(LATHE_CUDA STREQUAL "ON")
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
     message(FATAL_ERROR "Lathe needs nvcc 12 or later; found ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER}): set CUDACXX to a newer one")
   endif()
-  set(CMAKE_CUDA_STANDARD 20)
-  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    # CMake 3.25 doesn't know that nvcc compiles C++20.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_COMPILE_FEATURES cuda_std_20)
+    list(APPEND CMAKE_CUDA_COMPILE_FEATURES cuda_std_20)
+  endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   find_package(CUDAToolkit 12 REQUIRED)
   set(LATHE_CUDA_BACKEND ON)
@@ -32,9 +37,11 @@ else()
 endif()
 
 # How a kernel file becomes C++ for the emulation. Each access to memory calls the emulation, in ThreadSanitizer's place; the optimizations
-# that are off would make other accesses of them than the source has (docs/emulation.md).
+# that are off would make other accesses of them than the source has, or calls that cannot be told apart by where they return to
+# (docs/emulation.md).
 set(LATHE_EMULATED_OPTIONS -x c++ -std=c++20 -O2 -g1 -march=x86-64-v3 -ffp-contract=fast -fsanitize=thread
-  --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging -fno-optimize-sibling-calls
+  --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging
+  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge
   -include lathe/kernels/emulation/prelude.h -Wno-unknown-pragmas)
 
 # How nvcc compiles one. constexpr functions that host and device share need no annotation; profilers see source lines.

@@ -19,7 +19,7 @@
 #include "lathe/kernels/device/memory.cuh"
 #include "lathe/kernels/device/part_sums.cuh"
 
-namespace lathe {
+namespace [[gnu::visibility("default")]] lathe {
 namespace {
 
 using namespace device;  // NOLINT(google-build-using-namespace): the language that kernels are written in

@@ -33,5 +33,7 @@ struct CrossEntropy {
 
 template <class T>
 void cross_entropy(CpuStream stream, const CrossEntropy<T>& args);
+template <class T>
+void cross_entropy(CudaStream stream, const CrossEntropy<T>& args);
 
 }  // namespace lathe

@@ -58,10 +58,13 @@ struct Moments {
   T correction2;  ///< 1 / sqrt(1 - beta2^t)
 };
 
+/// Whether the new weights are also written as bf16.
+enum class Working : std::uint8_t { absent, written };
+
 /// One block: w = keep w - rate m / (correction2 sqrt(v) + epsilon).
-template <class T>
-void adamw_block(T* __restrict w, T* __restrict m, T* __restrict v, const T* __restrict gradients, const Moments<T>& c, T keep,
-                 T rate) {
+template <Working kWorking, class T>
+void adamw_block(T* __restrict w, T* __restrict m, T* __restrict v, Bf16* __restrict working, const T* __restrict gradients,
+                 const Moments<T>& c, T keep, T rate) {
 #pragma omp simd
   for (std::int64_t i = 0; i < kArenaBlock; ++i) {
     const T g = gradients[i] * c.scale;
@@ -69,12 +72,14 @@ void adamw_block(T* __restrict w, T* __restrict m, T* __restrict v, const T* __r
     const T v_new = c.beta2 * v[i] + c.rest2 * g * g;
     m[i] = m_new;
     v[i] = v_new;
-    w[i] = keep * w[i] - rate * m_new / (c.correction2 * sqrt(v_new) + c.epsilon);
+    const T w_new = keep * w[i] - rate * m_new / (c.correction2 * sqrt(v_new) + c.epsilon);
+    w[i] = w_new;
+    if constexpr (kWorking == Working::written) working[i] = Bf16(w_new);
   }
 }
 
-template <class T>
-void compute(CpuStream stream, const AdamW<T>& args) {
+template <Working kWorking, class T>
+void update(CpuStream stream, const AdamW<T>& args) {
   const OptimizerStep& step = *args.step;
   if (step.skip != 0) return;
   const bool corrected = args.correction == BiasCorrection::corrected;
@@ -94,10 +99,20 @@ void compute(CpuStream stream, const AdamW<T>& args) {
       const double rate = static_cast<double>(step.learning_rate) * static_cast<double>(group.learning_rate_factor);
       const double keep = 1.0 - rate * static_cast<double>(group.weight_decay);
       const std::int64_t first = block * kArenaBlock;
-      adamw_block(args.weights + first, args.m + first, args.v + first, args.gradients + first, moments, static_cast<T>(keep),
-                  static_cast<T>(rate * correction1));
+      Bf16* const working = kWorking == Working::written ? args.working + first : nullptr;
+      adamw_block<kWorking>(args.weights + first, args.m + first, args.v + first, working, args.gradients + first, moments,
+                            static_cast<T>(keep), static_cast<T>(rate * correction1));
     }
   });
+}
+
+template <class T>
+void compute(CpuStream stream, const AdamW<T>& args) {
+  if (args.working != nullptr) {
+    update<Working::written>(stream, args);
+  } else {
+    update<Working::absent>(stream, args);
+  }
 }
 
 }  // namespace

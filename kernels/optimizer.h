@@ -46,7 +46,7 @@ struct SquaredNorms {
   std::int64_t blocks;
 };
 
-/// norm = sqrt(sum of block_sums in order, in fp64); scale = min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_;
+/// norm = sqrt(sum of block_sums in a fixed order, in fp64); scale = min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_;
 /// a norm that is not finite sets skip = 1 and counts it, otherwise updates grows by one.
 template <class T>
 struct ClipScale {
@@ -60,13 +60,15 @@ struct ClipScale {
 ///   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 ///   corrected: w = w (1 - rate decay) - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon), t = step->updates;
 ///   uncorrected (Google's BERT): w = w - rate (m / (sqrt(v) + epsilon) + decay w).
-/// Nothing is touched where step->skip is set. weights are fp32 (the master); a bf16 working copy joins with the CUDA kernels.
+/// Nothing is touched where step->skip is set. Where the model computes in bf16, weights are the fp32 master, and `working` is what it reads:
+/// the nearest bf16 of each new weight, written in the same pass.
 enum class BiasCorrection : std::uint8_t { corrected, uncorrected };
 template <class T>
 struct AdamW {
   T* weights;
   T* m;
   T* v;
+  Bf16* working = nullptr;  ///< [blocks * 1024], or null
   const T* gradients;
   const ArenaBlock* table;  ///< [blocks]
   const AdamWGroup* groups;
@@ -79,8 +81,14 @@ struct AdamW {
 template <class T>
 void squared_norms(CpuStream stream, const SquaredNorms<T>& args);
 template <class T>
+void squared_norms(CudaStream stream, const SquaredNorms<T>& args);
+template <class T>
 void clip_scale(CpuStream stream, const ClipScale<T>& args);
 template <class T>
+void clip_scale(CudaStream stream, const ClipScale<T>& args);
+template <class T>
 void adamw(CpuStream stream, const AdamW<T>& args);
+template <class T>
+void adamw(CudaStream stream, const AdamW<T>& args);
 
 }  // namespace lathe

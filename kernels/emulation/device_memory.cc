@@ -17,9 +17,7 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGap = 512;  // between allocations: what runs over the end of one is in none
 constexpr std::size_t kPage = 4096;
-// After as many bytes allocation begins anew, where there is room. Protecting memory takes time by the page that was ever touched, twice an
-// operation: after a gigabyte it would be nearly all of a small kernel's time.
-constexpr std::size_t kRound = std::size_t{8} << 20U;
+constexpr std::size_t kRound = std::size_t{4} << 20U;  // after as many bytes, allocation begins anew, where there is room
 
 std::size_t room_for(std::size_t bytes) { return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -138,6 +136,13 @@ void DeviceMemory::release(void* address) {
   freed_[begin] = gone;
   in_use_ -= gone.bytes;
   std::fill_n(states_ + (begin - all_.begin) / 2, (gone.bytes + 1) / 2, std::uint8_t{0});
+  // Protecting memory takes time with each page that is there.
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const std::uintptr_t last = (begin + gone.bytes) / kPage * kPage;
+  if (gone.bytes > kRound / 4 && last > first) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    forget(cells_ + (first - all_.begin) / 2, (last - first) / 2);
+  }
 }
 
 void DeviceMemory::name(const void* address, std::size_t bytes, const char* name) {
@@ -191,14 +196,31 @@ std::string DeviceMemory::describe(std::uintptr_t address) const {
   return std::string(hexadecimal) + "in no allocation";
 }
 
+void DeviceMemory::keep_read(std::size_t cell, const Access& read) {
+  std::vector<Access>& reads = kept_reads_[cell];
+  // Whoever must come behind the running operation comes behind what is before it.
+  std::erase_if(reads, [](const Access& each) { return ordered_before_operation(each); });
+  reads.push_back(read);
+}
+
+std::vector<Access> DeviceMemory::take_reads(std::size_t cell) {
+  const auto found = kept_reads_.find(cell);
+  if (found == kept_reads_.end()) return {};
+  std::vector<Access> reads = std::move(found->second);
+  kept_reads_.erase(found);
+  return reads;
+}
+
 void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind, Serial serial, const std::string& who) {
   const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(address) - all_.begin;
   const char* verb = kind == AccessKind::read ? "reads" : "writes";
   Serial ordered = 0;
   const auto must_follow = [&](const Access& before, std::uint32_t mask, std::uintptr_t at) {
     if ((before.bytes & mask) == 0 || before.serial == ordered || before.serial == serial) return;
-    if (const auto reason = not_ordered_before_operation(before))
-      throw Fault(FaultKind::stream_order, fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), *reason));
+    if (!ordered_before_operation(before)) {
+      throw Fault(FaultKind::stream_order,
+                  fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), why_unordered(before)));
+    }
     ordered = before.serial;
   };
   for (std::uintptr_t at = offset; at < offset + bytes;) {
@@ -218,9 +240,19 @@ void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind
         throw Fault(FaultKind::uninitialised,
                     fmt::format("{}: reads {}, which nothing has written", who, describe(all_.begin + at)));
       }
+      if (entry.read.bytes != 0 && entry.read.serial != ordered) {
+        if (ordered_before_operation(entry.read)) {
+          ordered = entry.read.serial;
+        } else {
+          keep_read(cell, entry.read);
+        }
+      }
       entry.read = now;
     } else {
       must_follow(entry.read, mask, at);
+      if (keeps_reads()) {
+        for (const Access& read : take_reads(cell)) must_follow(read, mask, at);
+      }
       entry.write = now;
       entry.read = {};
       states_[cell] |= static_cast<std::uint8_t>(mask);

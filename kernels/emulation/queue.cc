@@ -324,6 +324,8 @@ void Device::replay(Replay& replay) {
 
 template <class Done>
 void Device::run_until(const Done& done, const char* what) {
+  if (done()) return;
+  const DeviceMemory::Opened opened(device_memory());  // once for all that runs: no host code comes between
   while (!done()) {
     if (!step()) throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
   }
@@ -374,11 +376,15 @@ const Device::Past* Device::past(Serial serial) const {
   return after == history_.begin() ? nullptr : &*std::prev(after);
 }
 
-std::optional<std::string> not_ordered_before_operation(const Access& before) {
+bool ordered_before_operation(const Access& before) {
   const Device::Past* past = device().past(before.serial);
   const Operation* now = device().now();
-  if (past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number) return std::nullopt;
-  return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event", past->name);
+  return past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number;
+}
+
+std::string why_unordered(const Access& before) {
+  return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event",
+                     device().past(before.serial)->name);
 }
 
 void enqueue_host_operation(Stream* stream, HostOperation operation) {
