@@ -327,7 +327,8 @@ const ThreadLocalVariable* thread_local_variable(const void* function, std::size
       // What another kernel declares is not this one's.
       const std::string kernel = kernel_symbol(function);
       own = variables_at(function);
-      std::erase_if(own, [&](const auto& each) { return each.second.owner != kernel && kernels_seen().contains(each.second.owner); });
+      std::erase_if(own,
+                    [&](const auto& each) { return each.second.owner != kernel && kernels_seen().contains(each.second.owner); });
     }
     last = &own;
     last_function = function;
