@@ -74,6 +74,7 @@ class Judge {
       }
       judge_shared(dynamic_shadow(), offset, run_.dynamic_shared.bytes);
     } else if (const ThreadLocalVariable* variable = shared_variable()) {
+      if (variable->guard) return;
       const std::uintptr_t offset = address_ - run_.static_shared.begin;
       if (offset + touch_.bytes > variable->offset + variable->bytes)
         fail(FaultKind::out_of_bounds, "reaches behind the end of " + variable->name);

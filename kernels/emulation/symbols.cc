@@ -213,10 +213,12 @@ std::map<std::size_t, ThreadLocalVariable> variables_of(const void* function, st
       variables[symbol.st_value] = {.name = "'" + (name == std::string::npos ? full : full.substr(name + 2)) + "'",
                                     .owner = name == std::string::npos ? "" : full.substr(0, name),
                                     .offset = symbol.st_value,
-                                    .bytes = symbol.st_size};
+                                    .bytes = symbol.st_size,
+                                    .guard = full.starts_with("guard variable for ")};
     }
   }
-  if (variables.empty()) variables[0] = {.name = "static shared memory", .owner = "", .offset = 0, .bytes = bytes};
+  if (variables.empty())
+    variables[0] = {.name = "static shared memory", .owner = "", .offset = 0, .bytes = bytes, .guard = false};
   return variables;
 }
 
