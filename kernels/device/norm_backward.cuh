@@ -53,30 +53,50 @@ __device__ __forceinline__ NormBackwardRow<T, Shape> load_norm_backward_row(cons
   return row;
 }
 
-/// to[:] = the sum of the teams' `mine`, in the order of their numbers. `shared` has a place for each channel. All threads of the block.
+/// Where a block adds up its teams' sums, in shared memory: pieces of 16 bytes, each of all threads of a team together, so that threads
+/// meet on no bank; 16 words between pieces that would, when they are read column by column.
+template <class Shape>
+struct TeamSums {
+  static constexpr int kPiece = Shape::kWidth < 4 ? Shape::kWidth : 4;
+  static constexpr int kPerWidth = Shape::kWidth / kPiece;
+  static constexpr int kStride = Shape::kThreads * kPiece + (kPerWidth > 1 ? 16 : 0);
+  static constexpr std::size_t kBytes = sizeof(float) * Shape::kPieces * kPerWidth * kStride;
+
+  /// The place of column i of piece p of a thread.
+  static __device__ __forceinline__ int place(int p, int thread, int i) {
+    return (p * kPerWidth + i / kPiece) * kStride + thread * kPiece + i % kPiece;
+  }
+  static __device__ __forceinline__ int place_of(int column) {
+    const int within = column % Shape::kStride;
+    return place(column / Shape::kStride, within / Shape::kWidth, within % Shape::kWidth);
+  }
+};
+
+/// to[:] = the sum of the teams' `mine`, in the order of their numbers. All threads of the block.
 template <class Shape, int kTeams>
 __device__ __forceinline__ void store_teams_sum(float* to, const Row<Shape>& mine, float* shared, int channels) {
+  using Sums = TeamSums<Shape>;
   const int first = first_column<Shape>();
-  constexpr int kWidth = Shape::kWidth < 4 ? Shape::kWidth : 4;
+  const int thread = static_cast<int>(threadIdx.x) % Shape::kThreads;
   for (int team = 0; team < kTeams; ++team) {
     if (team == team_number<Shape>()) {
 #pragma unroll
       for (int p = 0; p < Shape::kPieces; ++p) {
         if (first + p * Shape::kStride >= channels) continue;
 #pragma unroll
-        for (int i = 0; i < Shape::kWidth; i += kWidth) {
-          float* const place = shared + first + p * Shape::kStride + i;
-          Vector<float, kWidth> sum = {};
-          if (team > 0) sum = load<kWidth>(place);
+        for (int i = 0; i < Shape::kWidth; i += Sums::kPiece) {
+          float* const place = shared + Sums::place(p, thread, i);
+          Vector<float, Sums::kPiece> sum = {};
+          if (team > 0) sum = load<Sums::kPiece>(place);
 #pragma unroll
-          for (int k = 0; k < kWidth; ++k) sum[k] += mine.piece[p][i + k];
+          for (int k = 0; k < Sums::kPiece; ++k) sum[k] += mine.piece[p][i + k];
           store(place, sum);
         }
       }
     }
     __syncthreads();
   }
-  for (int c = static_cast<int>(threadIdx.x); c < channels; c += static_cast<int>(blockDim.x)) to[c] = shared[c];
+  for (int c = static_cast<int>(threadIdx.x); c < channels; c += static_cast<int>(blockDim.x)) to[c] = shared[Sums::place_of(c)];
   __syncthreads();
 }
 
@@ -169,10 +189,8 @@ void norm_backward(const char* what, CudaStream stream, const LayerNormBackward<
   with_row_shape<T>(what, args.channels, wide, [&]<class Shape>() {
     using Block = NormBackwardBlock<T, Shape>;
     launch(norm_backward_kernel<T, Shape, kPlace>,
-           {.grid = static_cast<unsigned>(parts),
-            .block = Block::kThreads,
-            .shared_bytes = static_cast<std::size_t>(args.channels) * sizeof(float)},
-           stream, args, static_cast<int>(parts));
+           {.grid = static_cast<unsigned>(parts), .block = Block::kThreads, .shared_bytes = TeamSums<Shape>::kBytes}, stream,
+           args, static_cast<int>(parts));
   });
   sum_parts<3>(stream, {.partials = reinterpret_cast<const float*>(args.workspace),
                         .parts = parts,
