@@ -16,14 +16,14 @@ enum class DropoutPlace : std::uint8_t { before, after };
 
 /// A block of 128 threads (256 where a row needs them) owns a part. Its sums for d_gamma, d_beta and d_bias stay in registers from row to
 /// row: 96 a thread at 32 columns, which leaves 255 registers a thread and 256 threads a processor. What hides memory's latency is then
-/// not other warps but the next row, which is loaded while the present one is computed with, where it is of bf16 (32 registers); rows of fp32
-/// bring twice the bytes in flight by themselves.
+/// not other warps but the next row, which is loaded while the present one is computed with, where it is of bf16 (32 registers); rows of
+/// fp32 bring twice the bytes in flight by themselves.
 template <class T, class Shape>
 struct NormBackwardBlock {
   static constexpr int kThreads = Shape::kThreads < 128 ? 128 : Shape::kThreads;
   static constexpr int kTeams = kThreads / Shape::kThreads;
   static constexpr int kPerProcessor = 256 / kThreads;
-  static constexpr bool kAhead = sizeof(T) * Shape::kWidth == 16 && sizeof(T) == 2;
+  static constexpr bool kAhead = sizeof(T) == 2 && Shape::kWidth > 1;
 };
 
 /// What a row's gradient comes from; the numbers as the first lane of each warp has them.
@@ -159,7 +159,9 @@ __global__ void __launch_bounds__(NormBackwardBlock<T, Shape>::kThreads, NormBac
     turn ^= 1;
     const float mean_g = sums[0] * per_channel;
     const float mean_g_n = sums[1] * per_channel;
-    combine(d, n, [&](float& g, float normalised) { g = rstd * (g - mean_g - normalised * mean_g_n); });
+    const float shift = -rstd * mean_g;
+    const float slope = -rstd * mean_g_n;
+    combine(d, n, [&](float& g, float normalised) { g = rstd * g + (slope * normalised + shift); });
 
     // d_x first: it may be the same buffer as d_residual, which then adds to it.
     if constexpr (kPlace == DropoutPlace::before) {
