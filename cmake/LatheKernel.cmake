@@ -37,9 +37,11 @@ else()
 endif()
 
 # How a kernel file becomes C++ for the emulation. Each access to memory calls the emulation, in ThreadSanitizer's place; the optimizations
-# that are off would make other accesses of them than the source has (docs/emulation.md).
+# that are off would make other accesses of them than the source has, or calls that cannot be told apart by where they return to
+# (docs/emulation.md).
 set(LATHE_EMULATED_OPTIONS -x c++ -std=c++20 -O2 -g1 -march=x86-64-v3 -ffp-contract=fast -fsanitize=thread
-  --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging -fno-optimize-sibling-calls
+  --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging
+  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge
   -include lathe/kernels/emulation/prelude.h -Wno-unknown-pragmas)
 
 # How nvcc compiles one. constexpr functions that host and device share need no annotation; profilers see source lines.

@@ -3,6 +3,7 @@
 
 #include "lathe/kernels/activation.h"
 #include "lathe/kernels/attention.h"
+#include "lathe/kernels/cast.h"
 #include "lathe/kernels/cross_entropy.h"
 #include "lathe/kernels/dropout.h"
 #include "lathe/kernels/embedding.h"
@@ -39,6 +40,13 @@ void attention_backward(CpuStream stream, const AttentionBackward<T>& args) {
 }
 template void attention_backward(CpuStream, const AttentionBackward<float>&);
 template void attention_backward(CpuStream, const AttentionBackward<double>&);
+
+template <class To, class From>
+void cast(CpuStream stream, const Cast<To, From>& args) {
+  run_on_target(stream, args);
+}
+template void cast(CpuStream, const Cast<Bf16, float>&);
+template void cast(CpuStream, const Cast<float, Bf16>&);
 
 template <class T>
 void cross_entropy(CpuStream stream, const CrossEntropy<T>& args) {

@@ -53,6 +53,10 @@ struct DropoutBackward {
 template <class T>
 void dropout_forward(CpuStream stream, const DropoutForward<T>& args);
 template <class T>
+void dropout_forward(CudaStream stream, const DropoutForward<T>& args);
+template <class T>
 void dropout_backward(CpuStream stream, const DropoutBackward<T>& args);
+template <class T>
+void dropout_backward(CudaStream stream, const DropoutBackward<T>& args);
 
 }  // namespace lathe

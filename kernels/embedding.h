@@ -97,8 +97,14 @@ constexpr std::int64_t embedding_backward_workspace(std::int64_t tokens, std::in
 template <class T>
 void embedding_forward(CpuStream stream, const EmbeddingForward<T>& args);
 template <class T>
+void embedding_forward(CudaStream stream, const EmbeddingForward<T>& args);
+template <class T>
 void embedding_norm_backward(CpuStream stream, const EmbeddingNormBackward<T>& args);
 template <class T>
+void embedding_norm_backward(CudaStream stream, const EmbeddingNormBackward<T>& args);
+template <class T>
 void embedding_backward(CpuStream stream, const EmbeddingBackward<T>& args);
+template <class T>
+void embedding_backward(CudaStream stream, const EmbeddingBackward<T>& args);
 
 }  // namespace lathe

@@ -30,6 +30,10 @@ struct GatherBackward {
 template <class T>
 void gather_forward(CpuStream stream, const GatherForward<T>& args);
 template <class T>
+void gather_forward(CudaStream stream, const GatherForward<T>& args);
+template <class T>
 void gather_backward(CpuStream stream, const GatherBackward<T>& args);
+template <class T>
+void gather_backward(CudaStream stream, const GatherBackward<T>& args);
 
 }  // namespace lathe

@@ -80,7 +80,7 @@ void layernorm_forward(CudaStream stream, const LayerNormForward<T>& args) {
 
 template <class T>
 void layernorm_backward(CudaStream stream, const LayerNormBackward<T>& args) {
-  norm_backward<DropoutPlace::before>(stream, args);
+  norm_backward<DropoutPlace::before>("layernorm_backward", stream, args);
 }
 
 template void layernorm_forward(CudaStream, const LayerNormForward<float>&);

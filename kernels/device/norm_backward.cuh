@@ -161,11 +161,12 @@ __global__ void __launch_bounds__(NormBackwardBlock<T, Shape>::kThreads, NormBac
 }
 
 /// Both launches. Where kPlace is after, only d_residual, d_gamma and d_beta are made, of d_y through the dropout.
+/// `what` names the kernel in an exception.
 template <DropoutPlace kPlace, class T>
-void norm_backward(CudaStream stream, const LayerNormBackward<T>& args) {
+void norm_backward(const char* what, CudaStream stream, const LayerNormBackward<T>& args) {
   const std::int64_t parts = row_parts(args.tokens);
   const bool wide = rows_aligned_to_16<T>(args.channels, args.d_x, args.d_residual, args.d_y, args.z, args.gamma);
-  with_row_shape<T>("layernorm_backward", args.channels, wide, [&]<class Shape>() {
+  with_row_shape<T>(what, args.channels, wide, [&]<class Shape>() {
     using Block = NormBackwardBlock<T, Shape>;
     launch(norm_backward_kernel<T, Shape, kPlace>,
            {.grid = static_cast<unsigned>(parts),

@@ -99,9 +99,6 @@ class Judge {
       if (own_stack.contains(address_) || run_.arguments.contains(address_)) return;
       if (touch_.kind == AccessKind::read && is_constant(address_)) return;
     }
-    const Range near_shared{run_.static_shared.begin - kNearShared, run_.static_shared.bytes + 2 * kNearShared};
-    if (run_.static_shared.bytes > 0 && near_shared.contains(address_))
-      fail(FaultKind::out_of_bounds, "is in no variable of shared memory");
     const std::vector<Thread>& pool = thread_pool(run_.threads);
     for (unsigned i = 0; i < run_.threads; ++i) {
       if (Range{reinterpret_cast<std::uintptr_t>(pool[i].stack), kStackBytes}.contains(address_)) {
@@ -109,6 +106,9 @@ class Judge {
              own_stack.contains(address_) ? "is a local variable" : "is a local variable of another thread");
       }
     }
+    const Range near_shared{run_.static_shared.begin - kNearShared, run_.static_shared.bytes + 2 * kNearShared};
+    if (run_.static_shared.bytes > 0 && near_shared.contains(address_))
+      fail(FaultKind::out_of_bounds, "is in no variable of shared memory");
     fail(FaultKind::host_pointer, "is host memory, which no kernel can reach");
   }
 
@@ -159,10 +159,22 @@ class Judge {
   void visit(Cell& entry, std::uint8_t& state, std::uint32_t mask) {
     must_follow(entry.write, mask, "write");
     if (touch_.kind == AccessKind::read) {
+      const Access& read = entry.read;
+      if (read.bytes != 0 && read.serial < run_.began && read.serial != run_.ordered) {
+        if (ordered_before_operation(read)) {
+          run_.ordered = read.serial;
+        } else {
+          run_.memory->keep_read(static_cast<std::size_t>(&entry - run_.memory->cells()), read);
+        }
+      }
       remember(entry.read, mask);
       return;
     }
     must_follow(entry.read, mask, "read");
+    if (run_.memory->keeps_reads() && run_.memory->contains(touch_.address)) {
+      for (const Access& read : run_.memory->take_reads(static_cast<std::size_t>(&entry - run_.memory->cells())))
+        must_follow(read, mask, "read");
+    }
     if (touch_.kind == AccessKind::atomic && entry.write.atomic == 1) {
       remember(entry.write, mask);
     } else {
@@ -180,7 +192,7 @@ class Judge {
     if ((before.bytes & mask) == 0) return;
     if (before.serial < run_.began) {
       if (before.serial == run_.ordered) return;
-      if (const auto reason = not_ordered_before_operation(before)) fail(FaultKind::stream_order, *reason);
+      if (!ordered_before_operation(before)) fail(FaultKind::stream_order, why_unordered(before));
       run_.ordered = before.serial;
       return;
     }
@@ -221,7 +233,7 @@ class Judge {
   /// Adds this access to those that `known` stands for.
   void remember(Access& known, std::uint32_t mask) {
     const std::uint32_t bytes = (known.bytes | mask) & 3U;
-    // What an earlier operation did is ordered before this one, or its reader is found out where the streams run in another order.
+    // Of what an earlier operation did all that matters has been judged or kept.
     const bool first = known.serial < run_.began;
     const bool in_block = !first && of_block(known);
     if (first ||

@@ -196,14 +196,31 @@ std::string DeviceMemory::describe(std::uintptr_t address) const {
   return std::string(hexadecimal) + "in no allocation";
 }
 
+void DeviceMemory::keep_read(std::size_t cell, const Access& read) {
+  std::vector<Access>& reads = kept_reads_[cell];
+  // Whoever must come behind the running operation comes behind what is before it.
+  std::erase_if(reads, [](const Access& each) { return ordered_before_operation(each); });
+  reads.push_back(read);
+}
+
+std::vector<Access> DeviceMemory::take_reads(std::size_t cell) {
+  const auto found = kept_reads_.find(cell);
+  if (found == kept_reads_.end()) return {};
+  std::vector<Access> reads = std::move(found->second);
+  kept_reads_.erase(found);
+  return reads;
+}
+
 void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind, Serial serial, const std::string& who) {
   const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(address) - all_.begin;
   const char* verb = kind == AccessKind::read ? "reads" : "writes";
   Serial ordered = 0;
   const auto must_follow = [&](const Access& before, std::uint32_t mask, std::uintptr_t at) {
     if ((before.bytes & mask) == 0 || before.serial == ordered || before.serial == serial) return;
-    if (const auto reason = not_ordered_before_operation(before))
-      throw Fault(FaultKind::stream_order, fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), *reason));
+    if (!ordered_before_operation(before)) {
+      throw Fault(FaultKind::stream_order,
+                  fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), why_unordered(before)));
+    }
     ordered = before.serial;
   };
   for (std::uintptr_t at = offset; at < offset + bytes;) {
@@ -223,9 +240,19 @@ void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind
         throw Fault(FaultKind::uninitialised,
                     fmt::format("{}: reads {}, which nothing has written", who, describe(all_.begin + at)));
       }
+      if (entry.read.bytes != 0 && entry.read.serial != ordered) {
+        if (ordered_before_operation(entry.read)) {
+          ordered = entry.read.serial;
+        } else {
+          keep_read(cell, entry.read);
+        }
+      }
       entry.read = now;
     } else {
       must_follow(entry.read, mask, at);
+      if (keeps_reads()) {
+        for (const Access& read : take_reads(cell)) must_follow(read, mask, at);
+      }
       entry.write = now;
       entry.read = {};
       states_[cell] |= static_cast<std::uint8_t>(mask);

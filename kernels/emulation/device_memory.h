@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "lathe/kernels/emulation/running.h"
@@ -74,6 +75,13 @@ class DeviceMemory {
   /// Marks a copy's or host operation's access, and throws Fault where bytes are outside of an allocation, or read and never written.
   void touch(const void* address, std::size_t bytes, AccessKind kind, Serial serial, const std::string& who);
 
+  /// A cell has room for one reader. Where another operation reads, and neither comes before the other, the earlier one is kept here until
+  /// the cell is written.
+  void keep_read(std::size_t cell, const Access& read);
+  bool keeps_reads() const { return !kept_reads_.empty(); }
+  /// Takes out what was kept of the cell.
+  std::vector<Access> take_reads(std::size_t cell);
+
   /// Makes the memory accessible while it lives.
   class Opened {
    public:
@@ -102,13 +110,15 @@ class DeviceMemory {
   std::map<std::uintptr_t, Allocation> live_;
   std::map<std::uintptr_t, Allocation> freed_;
   std::map<std::uintptr_t, Allocation> named_;
+  std::unordered_map<std::size_t, std::vector<Access>> kept_reads_;
 };
 
 /// The one device's.
 DeviceMemory& device_memory();
 
-/// Why the access that `before` remembers isn't ordered before the running operation ("was touched by ..."), or nothing. In queue.cc, which
-/// knows the streams.
-std::optional<std::string> not_ordered_before_operation(const Access& before);
+/// Whether the access that `before` remembers is ordered before the running operation. In queue.cc, which knows the streams.
+bool ordered_before_operation(const Access& before);
+/// Why not: "was touched by ...".
+std::string why_unordered(const Access& before);
 
 }  // namespace lathe::emulation

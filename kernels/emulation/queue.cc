@@ -376,11 +376,15 @@ const Device::Past* Device::past(Serial serial) const {
   return after == history_.begin() ? nullptr : &*std::prev(after);
 }
 
-std::optional<std::string> not_ordered_before_operation(const Access& before) {
+bool ordered_before_operation(const Access& before) {
   const Device::Past* past = device().past(before.serial);
   const Operation* now = device().now();
-  if (past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number) return std::nullopt;
-  return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event", past->name);
+  return past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number;
+}
+
+std::string why_unordered(const Access& before) {
+  return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event",
+                     device().past(before.serial)->name);
 }
 
 void enqueue_host_operation(Stream* stream, HostOperation operation) {

@@ -514,7 +514,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   queue.capture = nullptr;
   const bool joined = device().end_capture(*capture, queue.last_nodes);
   queue.last_nodes.clear();
-  if (!joined) return cudaErrorStreamCaptureUnjoined;
+  if (!joined) {
+    capture->graph = nullptr;
+    return cudaErrorStreamCaptureUnjoined;
+  }
   *graph = capture->graph.release();
   alive<Graph>().insert(*graph);
   return cudaSuccess;

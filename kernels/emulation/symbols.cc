@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -100,8 +101,12 @@ std::string line_at(std::uintptr_t address) {
 
   Dwarf_Addr bias = 0;
   Dwarf_Die* unit = dwfl_module_addrdie(module, address, &bias);
+  // The innermost scope, and from it outwards what it was inlined into.
+  Dwarf_Die* innermost_scopes = nullptr;
+  const int found = unit == nullptr ? 0 : dwarf_getscopes(unit, address - bias, &innermost_scopes);
+  const std::unique_ptr<Dwarf_Die, Free> innermost_owner(innermost_scopes);
   Dwarf_Die* scopes = nullptr;
-  const int count = unit == nullptr ? 0 : dwarf_getscopes(unit, address - bias, &scopes);
+  const int count = found <= 0 ? 0 : dwarf_getscopes_die(innermost_scopes, &scopes);
   const std::unique_ptr<Dwarf_Die, Free> owner(scopes);
   Dwarf_Files* files = nullptr;
   if (count <= 0 || dwarf_getsrcfiles(unit, &files, nullptr) != 0) return at_line(innermost, line);
@@ -224,6 +229,20 @@ const std::map<std::size_t, ThreadLocalVariable>& variables_at(const void* funct
   return variables;
 }
 
+/// A kernel as the owner of its variables: its symbol without "void", which instances of templates have.
+std::string kernel_symbol(const void* function) {
+  std::string symbol;
+  on_deep_stack([&] { symbol = symbol_at(function); });
+  constexpr std::string_view kVoid = "void ";
+  return symbol.starts_with(kVoid) ? symbol.substr(kVoid.size()) : symbol;
+}
+
+/// Kernels that were launched, by symbol.
+std::set<std::string>& kernels_seen() {
+  static std::set<std::string> value;
+  return value;
+}
+
 struct Constants {
   std::vector<Range> ranges;
   Constants() {
@@ -288,18 +307,29 @@ std::size_t static_shared_bytes(const void* function) {
   static std::unordered_map<const void*, std::size_t> known;
   const auto [found, is_new] = known.try_emplace(function, 0);
   if (!is_new) return found->second;
-  const std::string owner = symbol_at(function);
+  const std::string kernel = kernel_symbol(function);
+  kernels_seen().insert(kernel);
   for (const auto& [offset, variable] : variables_at(function)) {
-    if (variable.owner == owner) found->second += variable.bytes;
+    if (variable.owner == kernel) found->second += variable.bytes;
   }
   return found->second;
 }
 
 const ThreadLocalVariable* thread_local_variable(const void* function, std::size_t offset) {
+  using Variables = std::map<std::size_t, ThreadLocalVariable>;
+  static std::unordered_map<const void*, Variables> known;
   thread_local const void* last_function = nullptr;
-  thread_local const std::map<std::size_t, ThreadLocalVariable>* last = nullptr;
+  thread_local const Variables* last = nullptr;
   if (function != last_function) {
-    last = &variables_at(function);
+    const auto [entry, is_new] = known.try_emplace(function);
+    Variables& own = entry->second;
+    if (is_new) {
+      // What another kernel declares is not this one's.
+      const std::string kernel = kernel_symbol(function);
+      own = variables_at(function);
+      std::erase_if(own, [&](const auto& each) { return each.second.owner != kernel && kernels_seen().contains(each.second.owner); });
+    }
+    last = &own;
     last_function = function;
   }
   const auto after = last->upper_bound(offset);

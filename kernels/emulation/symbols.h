@@ -31,7 +31,8 @@ struct ThreadLocalVariable {
   std::size_t offset;  ///< from thread_local_range()'s beginning
   std::size_t bytes;
 };
-/// The variable that has this byte; null where none has. Where the module has no symbols, all is one variable.
+/// The variable that has this byte, unless it is another kernel's (one that was launched before); null where none has. Where the module has
+/// no symbols, all is one variable.
 const ThreadLocalVariable* thread_local_variable(const void* function, std::size_t offset);
 
 /// Bytes of the __shared__ variables that a kernel itself declares; 0 where its module has no symbols.

@@ -14,16 +14,18 @@ namespace {
 
 template <class T>
 class DropoutKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(DropoutKernel, Dtypes);
+TYPED_TEST_SUITE(DropoutKernel, Cases, CaseNames);
 
 struct Shape {
   std::int64_t tokens, channels;
 };
-constexpr Shape kShapes[] = {{0, 8}, {1, 1}, {3, 7}, {5, 8}, {2, 9}, {4, 127}, {4, 128}, {3, 129}, {2, 1000}, {70, 384}};
+constexpr Shape kShapes[] = {{0, 8},   {1, 1},   {3, 7},    {5, 8},    {2, 9},   {4, 127},
+                             {4, 128}, {3, 129}, {2, 1000}, {70, 384}, {9, 1032}};
 constexpr std::uint32_t kThresholds[] = {0, 1, 6554, 32768, 65535};
 
 TYPED_TEST(DropoutKernel, KeepsAndScalesWhatPhiloxSays) {
-  using T = TypeParam;
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   for (const Shape& shape : kShapes) {
     const std::int64_t tokens = shape.tokens;  // no structured binding: clang 14 lets no lambda capture one
     const std::int64_t channels = shape.channels;
@@ -32,37 +34,45 @@ TYPED_TEST(DropoutKernel, KeepsAndScalesWhatPhiloxSays) {
       const DropoutInputs inputs(tokens);
       const Dropout dropout = inputs.dropout(threshold);
       const std::vector<T> x = random_values<T>(tokens * channels, 1);
-      on_every_target<T>(
-          [&](CpuStream stream) -> Results<T> {
-            Buffer<T> y(tokens * channels);
-            const Buffer<T> input(x);
-            dropout_forward(
-                stream,
-                DropoutForward<T>{.y = y.data(), .x = input.data(), .dropout = dropout, .tokens = tokens, .channels = channels});
-            Buffer<T> in_place(x);
+      on_every_way<Stream>(
+          [&](Stream stream) {
+            DropoutArguments<Stream> arguments(dropout, tokens);
+            Buffer<T, Stream> y(tokens * channels);
+            const Buffer<T, Stream> input(x);
             dropout_forward(
                 stream,
                 DropoutForward<T>{
-                    .y = in_place.data(), .x = in_place.data(), .dropout = dropout, .tokens = tokens, .channels = channels});
-            return {{"y", y.values("y")}, {"y in place", in_place.values("y in place")}};
+                    .y = y.data(), .x = input.data(), .dropout = arguments.get(), .tokens = tokens, .channels = channels});
+            Buffer<T, Stream> in_place(x);
+            dropout_forward(stream, DropoutForward<T>{.y = in_place.data(),
+                                                      .x = in_place.data(),
+                                                      .dropout = arguments.get(),
+                                                      .tokens = tokens,
+                                                      .channels = channels});
+            Outputs outputs;
+            outputs.add("y", y.values("y"));
+            outputs.add("y in place", in_place.values("y in place"));
+            return outputs;
           },
-          [&](const Results<T>& results) {
-            const std::vector<T>& y = results[0].second;
+          [&](const Outputs& outputs) {
+            const std::vector<Plain<T>> y = plain_values(outputs.get<T>("y"));
             for (std::int64_t t = 0; t < tokens; ++t) {
               for (std::int64_t c = 0; c < channels; ++c) {
-                // The scale is rounded to T, then multiplied: exactly this.
-                const T expected = x[at(t, c, channels)] * static_cast<T>(dropout_multiplier<double>(dropout, t, c));
-                ASSERT_EQ(y[at(t, c, channels)], expected) << "t " << t << " c " << c;
+                // The scale is rounded, then multiplied: exactly this.
+                const auto multiplier = static_cast<Plain<T>>(dropout_multiplier<double>(dropout, t, c));
+                const T expected{static_cast<Plain<T>>(x[at(t, c, channels)]) * multiplier};
+                ASSERT_EQ(y[at(t, c, channels)], static_cast<Plain<T>>(expected)) << "t " << t << " c " << c;
               }
             }
-            EXPECT_EQ(results[1].second, y);
+            EXPECT_EQ(plain_values(outputs.get<T>("y in place")), y);
           });
     }
   }
 }
 
 TYPED_TEST(DropoutKernel, BackwardWritesAddsOrSkips) {
-  using T = TypeParam;
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   for (const Shape& shape : kShapes) {
     const std::int64_t tokens = shape.tokens;  // no structured binding: clang 14 lets no lambda capture one
     const std::int64_t channels = shape.channels;
@@ -74,27 +84,34 @@ TYPED_TEST(DropoutKernel, BackwardWritesAddsOrSkips) {
         const Dropout dropout = inputs.dropout(threshold);
         const std::vector<T> d_y = random_values<T>(tokens * channels, 2);
         const std::vector<T> before = random_values<T>(tokens * channels, 3);
-        on_every_target<T>(
-            [&](CpuStream stream) -> Results<T> {
-              Buffer<T> d_x = use == Use::write ? Buffer<T>(tokens * channels) : Buffer<T>(before);
-              const Buffer<T> gradient(d_y);
+        on_every_way<Stream>(
+            [&](Stream stream) {
+              Buffer<T, Stream> d_x = use == Use::write ? Buffer<T, Stream>(tokens * channels) : Buffer<T, Stream>(before);
+              const Buffer<T, Stream> gradient(d_y);
+              DropoutArguments<Stream> arguments(dropout, tokens);
               dropout_backward(stream, DropoutBackward<T>{.d_x = d_x.data(),
                                                           .use = use,
                                                           .d_y = gradient.data(),
-                                                          .dropout = dropout,
+                                                          .dropout = arguments.get(),
                                                           .tokens = tokens,
                                                           .channels = channels});
-              return {{"d_x", d_x.values("d_x")}};
+              Outputs outputs;
+              outputs.add("d_x", d_x.values("d_x"));
+              return outputs;
             },
-            [&](const Results<T>& results) {
+            [&](const Outputs& outputs) {
               for (std::int64_t t = 0; t < tokens; ++t) {
                 for (std::int64_t c = 0; c < channels; ++c) {
                   const std::size_t i = at(t, c, channels);
-                  const T through = d_y[i] * static_cast<T>(dropout_multiplier<double>(dropout, t, c));
+                  const auto upstream = static_cast<Plain<T>>(d_y[i]);
+                  const auto there = static_cast<Plain<T>>(before[i]);
+                  const auto multiplier = static_cast<Plain<T>>(dropout_multiplier<double>(dropout, t, c));
+                  const T expected{used<Plain<T>>(use, there, upstream * multiplier)};
                   // A compiler may fuse the product and the sum: one rounding or two.
-                  const T fused = std::fma(d_y[i], static_cast<T>(dropout_multiplier<double>(dropout, t, c)), before[i]);
-                  const T actual = results[0].second[i];
-                  ASSERT_TRUE(actual == used<T>(use, before[i], through) || (use == Use::add && actual == fused))
+                  const T fused{std::fma(upstream, multiplier, there)};
+                  const auto actual = static_cast<Plain<T>>(outputs.get<T>("d_x")[i]);
+                  ASSERT_TRUE(actual == static_cast<Plain<T>>(expected) ||
+                              (use == Use::add && actual == static_cast<Plain<T>>(fused)))
                       << "t " << t << " c " << c << ": " << actual;
                 }
               }
@@ -105,18 +122,22 @@ TYPED_TEST(DropoutKernel, BackwardWritesAddsOrSkips) {
 }
 
 TYPED_TEST(DropoutKernel, NanComesThroughKeptOrNot) {
-  using T = TypeParam;
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   const DropoutInputs inputs(1);
-  on_every_target<T>(
-      [&](CpuStream stream) -> Results<T> {
-        const Buffer<T> x(std::vector<T>(64, std::numeric_limits<T>::quiet_NaN()));
-        Buffer<T> y(std::vector<T>(64, T{1}));
-        dropout_forward(stream, DropoutForward<T>{
-                                    .y = y.data(), .x = x.data(), .dropout = inputs.dropout(32768), .tokens = 1, .channels = 64});
-        return {{"y", y.values("y")}};
+  on_every_way<Stream>(
+      [&](Stream stream) {
+        const Buffer<T, Stream> x(std::vector<T>(64, static_cast<T>(std::numeric_limits<Plain<T>>::quiet_NaN())));
+        Buffer<T, Stream> y(std::vector<T>(64, static_cast<T>(1.0)));
+        DropoutArguments<Stream> arguments(inputs.dropout(32768), 1);
+        dropout_forward(stream,
+                        DropoutForward<T>{.y = y.data(), .x = x.data(), .dropout = arguments.get(), .tokens = 1, .channels = 64});
+        Outputs outputs;
+        outputs.add("y", y.values("y"));
+        return outputs;
       },
-      [](const Results<T>& results) {
-        for (const T y : results[0].second) EXPECT_TRUE(std::isnan(y));
+      [](const Outputs& outputs) {
+        for (const Plain<T> y : plain_values(outputs.get<T>("y"))) EXPECT_TRUE(std::isnan(y));
       });
 }
 

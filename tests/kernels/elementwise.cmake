@@ -1,5 +1,5 @@
 lathe_test(kernels_elementwise
-  SOURCES kernels/activation_test.cc kernels/dropout_test.cc kernels/gather_test.cc kernels/layernorm_test.cc kernels/philox_test.cc
+  SOURCES kernels/activation_test.cc kernels/cast_test.cc kernels/dropout_test.cc kernels/gather_test.cc kernels/layernorm_test.cc kernels/philox_test.cc
     kernels/reduce_test.cc
   LINKS lathe::kernels)
 

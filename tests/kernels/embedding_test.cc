@@ -5,15 +5,14 @@
 #include <algorithm>
 #include <array>
 
-#include "tests/kernels/products_test.h"
+#include "tests/kernels/kernel_test.h"
 
-namespace lathe::testing {
+namespace lathe::test {
 namespace {
 
 template <class T>
-class EmbeddingTest : public ::testing::Test {};
-using Types = ::testing::Types<float, double>;
-TYPED_TEST_SUITE(EmbeddingTest, Types);
+class EmbeddingKernel : public ::testing::Test {};
+TYPED_TEST_SUITE(EmbeddingKernel, Cases, CaseNames);
 
 constexpr std::int64_t kVocabulary = 50;
 constexpr std::int64_t kPositions = 40;
@@ -39,6 +38,10 @@ struct Packed {
       ++sequence;
       cu_seqlens.push_back(static_cast<std::int32_t>(tokens));
     }
+  }
+
+  Dropout dropout(const RandomKey& key, std::uint32_t site, double p) const {
+    return {.key = &key, .sample = sample.data(), .position = position.data(), .site = site, .threshold = dropout_threshold(p)};
   }
 };
 
@@ -68,24 +71,30 @@ struct Segments {
     }
   }
 
-  EmbeddingSegments view() const {
-    return {.order = order.data(),
-            .split_start = split_start.data(),
-            .segment_split = segment_split.data(),
-            .segment_row = segment_row.data(),
-            .splits = static_cast<std::int64_t>(split_start.size()) - 1,
-            .segments = static_cast<std::int64_t>(segment_row.size())};
-  }
+  std::int64_t splits() const { return static_cast<std::int64_t>(split_start.size()) - 1; }
 };
 
-/// philox.h's definition, one element at a time.
-double multiplier(const Dropout& dropout, std::int64_t t, std::int64_t c) {
-  if (dropout.threshold == 0) return 1.0;
-  const auto words = philox4x32({static_cast<std::uint32_t>(dropout.sample[t]), static_cast<std::uint32_t>(dropout.position[t]),
-                                 dropout.site, static_cast<std::uint32_t>(c / 8)},
-                                *dropout.key);
-  return philox_value(words, static_cast<unsigned>(c % 8)) >= dropout.threshold ? dropout_scale(dropout.threshold) : 0.0;
-}
+/// Segments where a stream's kernels can read them.
+template <class Stream>
+class SegmentArguments {
+ public:
+  explicit SegmentArguments(const Segments& segments)
+      : order_(segments.order),
+        split_start_(segments.split_start),
+        segment_split_(segments.segment_split),
+        segment_row_(segments.segment_row) {}
+  EmbeddingSegments get() {
+    return {.order = order_.data(),
+            .split_start = split_start_.data(),
+            .segment_split = segment_split_.data(),
+            .segment_row = segment_row_.data(),
+            .splits = split_start_.size() - 1,
+            .segments = segment_row_.size()};
+  }
+
+ private:
+  Buffer<std::int32_t, Stream> order_, split_start_, segment_split_, segment_row_;
+};
 
 enum class Norm : std::uint8_t { none, layer };
 enum class Tables : std::uint8_t { words, words_and_positions, all };
@@ -95,13 +104,13 @@ struct Model {
   std::int64_t channels;
   std::vector<T> words, positions, types, gamma, beta;
 
-  Model(std::int64_t channels_, std::mt19937& random)
+  Model(std::int64_t channels_, unsigned seed)
       : channels(channels_),
-        words(normal_values<T>(random, kVocabulary * channels)),
-        positions(normal_values<T>(random, kPositions * channels)),
-        types(normal_values<T>(random, kTypes * channels)),
-        gamma(normal_values<T>(random, channels)),
-        beta(normal_values<T>(random, channels)) {}
+        words(random_values<T>(kVocabulary * channels, seed)),
+        positions(random_values<T>(kPositions * channels, seed + 1)),
+        types(random_values<T>(kTypes * channels, seed + 2)),
+        gamma(random_values<T>(channels, seed + 3)),
+        beta(random_values<T>(channels, seed + 4)) {}
 };
 
 template <class F>
@@ -135,7 +144,7 @@ Forward<F> forward_by_definition(const Model<T>& model, const Packed& batch, Tab
       const F z = out.z[t * channels + c];
       const F normed =
           norm == Norm::none ? z : static_cast<F>(model.gamma[c]) * (z - mean) * rstd + static_cast<F>(model.beta[c]);
-      out.y.push_back(normed * static_cast<F>(multiplier(dropout, static_cast<std::int64_t>(t), static_cast<std::int64_t>(c))));
+      out.y.push_back(normed * dropout_multiplier<F>(dropout, static_cast<std::int64_t>(t), static_cast<std::int64_t>(c)));
     }
     out.mean.push_back(mean);
     out.rstd.push_back(rstd);
@@ -143,73 +152,82 @@ Forward<F> forward_by_definition(const Model<T>& model, const Packed& batch, Tab
   return out;
 }
 
-std::vector<CpuStream> streams() {
-  std::vector<CpuStream> all;
-  for (const CpuTarget target : targets()) {
-    for (const int threads : {1, 2, 3}) all.push_back({.threads = threads, .target = target, .plans = nullptr});
-  }
-  return all;
-}
-
 /// Batches and widths that are awkward; 131 columns and 300 tokens are shared between threads.
 struct Size {
   std::int64_t tokens, channels;
 };
-constexpr std::array<Size, 7> kSizes{{{0, 8}, {1, 1}, {5, 3}, {70, 8}, {70, 129}, {300, 131}, {300, 384}}};
+constexpr Size kSizes[] = {{0, 8}, {1, 1}, {5, 3}, {70, 8}, {70, 129}, {150, 131}, {150, 384}, {40, 1024}, {20, 1032}};
 
-TYPED_TEST(EmbeddingTest, ForwardIsExactEnough) {
-  using T = TypeParam;
+TYPED_TEST(EmbeddingKernel, ForwardIsExactEnough) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  using A = Accumulator<T>;
   std::mt19937 random(1);
   const RandomKey key{.seed = 11, .step = 5};
-  for (const auto [tokens, channels] : kSizes) {
-    const Packed batch(tokens, 2, random);
-    const Model<T> model(channels, random);
+  for (const Size size : kSizes) {
+    const std::int64_t channels = size.channels;
+    const Packed batch(size.tokens, 2, random);
+    const std::int64_t tokens = batch.tokens;
+    const Model<T> model(channels, 20);
     for (const Tables tables : {Tables::words, Tables::words_and_positions, Tables::all}) {
       for (const Norm norm : {Norm::none, Norm::layer}) {
         for (const double p : {0.0, 0.1}) {
-          const Dropout dropout{.key = &key,
-                                .sample = batch.sample.data(),
-                                .position = batch.position.data(),
-                                .site = 3,
-                                .threshold = dropout_threshold(p)};
+          SCOPED_TRACE(::testing::Message() << tokens << " x " << channels << ", p " << p
+                                            << (norm == Norm::none ? ", no norm" : "") << ", tables "
+                                            << static_cast<int>(tables));
+          Dropout dropout;
+          if (p > 0) dropout = batch.dropout(key, 3, p);
           const double epsilon = 1e-12;
-          const auto exact = forward_by_definition<Wide<T>>(model, batch, tables, norm, dropout, epsilon);
-          const auto plain = forward_by_definition<T>(model, batch, tables, norm, dropout, epsilon);
-          std::array<std::vector<T>, 2> first;
-          for (const CpuStream stream : streams()) {
-            const std::string name = std::to_string(batch.tokens) + " x " + std::to_string(channels) + ", p " +
-                                     std::to_string(p) + (norm == Norm::none ? ", no norm, " : ", ") + name_of(stream);
-            Guarded<T> y(batch.tokens * channels);
-            Guarded<T> z(batch.tokens * channels);
-            Guarded<T> mean(batch.tokens);
-            Guarded<T> rstd(batch.tokens);
-            embedding_forward(stream, EmbeddingForward<T>{.y = y.data(),
-                                                          .z = norm == Norm::none ? nullptr : z.data(),
-                                                          .mean = norm == Norm::none ? nullptr : mean.data(),
-                                                          .rstd = norm == Norm::none ? nullptr : rstd.data(),
-                                                          .words = model.words.data(),
-                                                          .positions = tables == Tables::words ? nullptr : model.positions.data(),
-                                                          .types = tables == Tables::all ? model.types.data() : nullptr,
-                                                          .token = batch.token.data(),
-                                                          .position = batch.position.data(),
-                                                          .type = batch.type.data(),
-                                                          .gamma = norm == Norm::none ? nullptr : model.gamma.data(),
-                                                          .beta = norm == Norm::none ? nullptr : model.beta.data(),
-                                                          .dropout = dropout,
-                                                          .epsilon = epsilon,
-                                                          .tokens = batch.tokens,
-                                                          .channels = channels});
-            for (Guarded<T>* buffer : {&y, &z, &mean, &rstd}) buffer->expect_guards_whole(name);
-            expect_exact_enough<T>(y.values(), exact.y, largest_error<T>(plain.y, exact.y), "y, " + name);
-            if (norm == Norm::layer) {
-              expect_exact_enough<T>(z.values(), exact.z, largest_error<T>(plain.z, exact.z), "z, " + name);
-              expect_exact_enough<T>(mean.values(), exact.mean, largest_error<T>(plain.mean, exact.mean), "mean, " + name);
-              expect_exact_enough<T>(rstd.values(), exact.rstd, largest_error<T>(plain.rstd, exact.rstd), "rstd, " + name);
-            }
-            std::vector<T>& reference = first[static_cast<std::size_t>(stream.target)];
-            if (stream.threads == 1) reference = y.copy();
-            expect_same_bits(reference, y.copy(), name);
-          }
+          const auto exact = forward_by_definition<Reference<T>>(model, batch, tables, norm, dropout, epsilon);
+          const auto plain = forward_by_definition<Plain<T>>(model, batch, tables, norm, dropout, epsilon);
+          on_every_way<Stream>(
+              [&](Stream stream) {
+                const Buffer<T, Stream> words(model.words);
+                const Buffer<T, Stream> positions(model.positions);
+                const Buffer<T, Stream> types(model.types);
+                const Buffer<T, Stream> gamma(model.gamma);
+                const Buffer<T, Stream> beta(model.beta);
+                const Buffer<std::int32_t, Stream> token(batch.token);
+                const Buffer<std::int32_t, Stream> position(batch.position);
+                const Buffer<std::int32_t, Stream> type(batch.type);
+                DropoutArguments<Stream> drops(dropout, tokens);
+                Buffer<T, Stream> y(tokens * channels);
+                Buffer<T, Stream> z(tokens * channels);
+                Buffer<A, Stream> mean(tokens);
+                Buffer<A, Stream> rstd(tokens);
+                const bool normalises = norm == Norm::layer;
+                embedding_forward(stream, EmbeddingForward<T>{.y = y.data(),
+                                                              .z = normalises ? z.data() : nullptr,
+                                                              .mean = normalises ? mean.data() : nullptr,
+                                                              .rstd = normalises ? rstd.data() : nullptr,
+                                                              .words = words.data(),
+                                                              .positions = tables == Tables::words ? nullptr : positions.data(),
+                                                              .types = tables == Tables::all ? types.data() : nullptr,
+                                                              .token = token.data(),
+                                                              .position = position.data(),
+                                                              .type = type.data(),
+                                                              .gamma = normalises ? gamma.data() : nullptr,
+                                                              .beta = normalises ? beta.data() : nullptr,
+                                                              .dropout = drops.get(),
+                                                              .epsilon = epsilon,
+                                                              .tokens = tokens,
+                                                              .channels = channels});
+                Outputs outputs;
+                outputs.add("y", y.values("y"));
+                if (normalises) {
+                  outputs.add("z", z.values("z"));
+                  outputs.add("mean", mean.values("mean"));
+                  outputs.add("rstd", rstd.values("rstd"));
+                }
+                return outputs;
+              },
+              [&](const Outputs& outputs) {
+                expect_accurate<T>("y", outputs.get<T>("y"), plain.y, exact.y);
+                if (norm == Norm::none) return;
+                expect_accurate<T>("z", outputs.get<T>("z"), plain.z, exact.z);
+                expect_accurate<A>("mean", outputs.get<A>("mean"), plain.mean, exact.mean);
+                expect_accurate<A>("rstd", outputs.get<A>("rstd"), plain.rstd, exact.rstd);
+              });
         }
       }
     }
@@ -223,9 +241,9 @@ struct NormGradients {
 
 template <class F, class T>
 NormGradients<F> norm_backward_by_definition(std::int64_t tokens, std::int64_t channels_, const std::vector<T>& d_y,
-                                             const std::vector<T>& z, const std::vector<T>& mean, const std::vector<T>& rstd,
-                                             const std::vector<T>& gamma, Norm norm, const Dropout& dropout,
-                                             const std::vector<T>& before) {
+                                             const std::vector<T>& z, const std::vector<Accumulator<T>>& mean,
+                                             const std::vector<Accumulator<T>>& rstd, const std::vector<T>& gamma, Norm norm,
+                                             const Dropout& dropout, const std::vector<Accumulator<T>>& before) {
   const auto channels = static_cast<std::size_t>(channels_);
   NormGradients<F> out{{}, std::vector<F>(channels, 0), std::vector<F>(channels, 0)};
   for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t) {
@@ -237,7 +255,7 @@ NormGradients<F> norm_backward_by_definition(std::int64_t tokens, std::int64_t c
     };
     for (std::size_t c = 0; c < channels; ++c) {
       d[c] = static_cast<F>(d_y[t * channels + c]) *
-             static_cast<F>(multiplier(dropout, static_cast<std::int64_t>(t), static_cast<std::int64_t>(c)));
+             dropout_multiplier<F>(dropout, static_cast<std::int64_t>(t), static_cast<std::int64_t>(c));
       if (norm == Norm::none) continue;
       mean_g += d[c] * static_cast<F>(gamma[c]) / static_cast<F>(channels);
       mean_gn += d[c] * static_cast<F>(gamma[c]) * n(c) / static_cast<F>(channels);
@@ -256,78 +274,84 @@ NormGradients<F> norm_backward_by_definition(std::int64_t tokens, std::int64_t c
   return out;
 }
 
-TYPED_TEST(EmbeddingTest, NormBackwardIsExactEnough) {
-  using T = TypeParam;
+TYPED_TEST(EmbeddingKernel, NormBackwardIsExactEnough) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  using A = Accumulator<T>;
   std::mt19937 random(2);
   const RandomKey key{.seed = 1, .step = 2};
-  for (const auto [at_least, channels] : kSizes) {
+  for (const Size size : kSizes) {
+    const std::int64_t channels = size.channels;
     if (channels == 1) continue;  // of one column every d_z is 0, and its rounding has no scale
-    const Packed batch(at_least, 0, random);
+    const Packed batch(size.tokens, 0, random);
     const std::int64_t tokens = batch.tokens;
-    const std::vector<T> d_y = normal_values<T>(random, tokens * channels);
-    const std::vector<T> z = normal_values<T>(random, tokens * channels);
-    const std::vector<T> mean = normal_values<T>(random, tokens, 0.1);
-    const std::vector<T> gamma = normal_values<T>(random, channels);
-    const std::vector<T> before = normal_values<T>(random, channels);
-    std::vector<T> rstd = normal_values<T>(random, tokens, 0.1);
-    for (T& value : rstd) value += T{1};
+    const std::vector<T> d_y = random_values<T>(tokens * channels, 1);
+    const std::vector<T> z = random_values<T>(tokens * channels, 2);
+    const std::vector<A> mean = random_values<A>(tokens, 3, 0.0, 0.1);
+    const std::vector<A> rstd = random_values<A>(tokens, 4, 1.0, 0.1);
+    const std::vector<T> gamma = random_values<T>(channels, 5);
+    const std::vector<A> before = random_values<A>(channels, 6);
     for (const Norm norm : {Norm::none, Norm::layer}) {
       for (const double p : {0.0, 0.1}) {
         for (const Use use : {Use::skip, Use::write, Use::add}) {
-          const Dropout dropout{.key = &key,
-                                .sample = batch.sample.data(),
-                                .position = batch.position.data(),
-                                .site = 1,
-                                .threshold = dropout_threshold(p)};
-          const std::vector<T> start = use == Use::add ? before : std::vector<T>{};
+          SCOPED_TRACE(::testing::Message() << tokens << " x " << channels << ", p " << p
+                                            << (norm == Norm::none ? ", no norm, " : ", ") << use_name(use));
+          Dropout dropout;
+          if (p > 0) dropout = batch.dropout(key, 1, p);
+          const std::vector<A> start = use == Use::add ? before : std::vector<A>{};
           const auto exact =
-              norm_backward_by_definition<Wide<T>>(tokens, channels, d_y, z, mean, rstd, gamma, norm, dropout, start);
-          const auto plain = norm_backward_by_definition<T>(tokens, channels, d_y, z, mean, rstd, gamma, norm, dropout, start);
-          std::array<std::vector<T>, 2> first;
-          for (const CpuStream stream : streams()) {
-            for (const bool in_place : {false, true}) {
-              const std::string name = std::to_string(tokens) + " x " + std::to_string(channels) + ", p " + std::to_string(p) +
-                                       (norm == Norm::none ? ", no norm, " : ", ") + name_of(stream);
-              Guarded<T> upstream(tokens * channels, d_y);
-              Guarded<T> own(tokens * channels);
-              Guarded<T>& d_z = in_place ? upstream : own;
-              Guarded<T> d_gamma(channels, start);
-              Guarded<T> d_beta(channels, start);
-              const std::int64_t bytes = layernorm_backward_workspace<T>(tokens, channels);
-              Guarded<std::byte> workspace(bytes, 0);
-              embedding_norm_backward(stream, EmbeddingNormBackward<T>{.d_z = d_z.data(),
-                                                                       .d_gamma = use == Use::skip ? nullptr : d_gamma.data(),
-                                                                       .use_gamma = use,
-                                                                       .d_beta = use == Use::skip ? nullptr : d_beta.data(),
-                                                                       .use_beta = use,
-                                                                       .d_y = upstream.data(),
-                                                                       .z = norm == Norm::none ? nullptr : z.data(),
-                                                                       .mean = norm == Norm::none ? nullptr : mean.data(),
-                                                                       .rstd = norm == Norm::none ? nullptr : rstd.data(),
-                                                                       .gamma = norm == Norm::none ? nullptr : gamma.data(),
-                                                                       .dropout = dropout,
-                                                                       .workspace = workspace.data(),
-                                                                       .tokens = tokens,
-                                                                       .channels = channels});
-              for (Guarded<T>* buffer : {&upstream, &own, &d_gamma, &d_beta}) buffer->expect_guards_whole(name);
-              workspace.expect_guards_whole("workspace, " + name);
-              expect_exact_enough<T>(d_z.values(), exact.d_z, largest_error<T>(plain.d_z, exact.d_z), "d_z, " + name);
-              if (norm == Norm::layer && use != Use::skip) {
-                expect_exact_enough<T>(d_gamma.values(), exact.d_gamma, largest_error<T>(plain.d_gamma, exact.d_gamma),
-                                       "d_gamma, " + name);
-                expect_exact_enough<T>(d_beta.values(), exact.d_beta, largest_error<T>(plain.d_beta, exact.d_beta),
-                                       "d_beta, " + name);
-              }
-              std::vector<T> all = d_z.copy();
-              for (Guarded<T>* buffer : {&d_gamma, &d_beta}) {
-                const std::vector<T> values = buffer->copy();
-                all.insert(all.end(), values.begin(), values.end());
-              }
-              std::vector<T>& reference = first[static_cast<std::size_t>(stream.target)];
-              if (stream.threads == 1 && !in_place) reference = all;
-              expect_same_bits(reference, all, name);
-            }
-          }
+              norm_backward_by_definition<Reference<T>>(tokens, channels, d_y, z, mean, rstd, gamma, norm, dropout, start);
+          const auto plain =
+              norm_backward_by_definition<Plain<T>>(tokens, channels, d_y, z, mean, rstd, gamma, norm, dropout, start);
+          on_every_way<Stream>(
+              [&](Stream stream) {
+                Outputs outputs;
+                for (const bool in_place : {false, true}) {
+                  const std::string where = in_place ? ", in place" : "";
+                  const bool normalises = norm == Norm::layer;
+                  Buffer<T, Stream> upstream(d_y);
+                  Buffer<T, Stream> own(tokens * channels);
+                  Buffer<T, Stream>& d_z = in_place ? upstream : own;
+                  Buffer<A, Stream> d_gamma = use == Use::add ? Buffer<A, Stream>(before) : Buffer<A, Stream>(channels);
+                  Buffer<A, Stream> d_beta = use == Use::add ? Buffer<A, Stream>(before) : Buffer<A, Stream>(channels);
+                  const Buffer<T, Stream> z_buffer(z);
+                  const Buffer<A, Stream> mean_buffer(mean);
+                  const Buffer<A, Stream> rstd_buffer(rstd);
+                  const Buffer<T, Stream> gamma_buffer(gamma);
+                  DropoutArguments<Stream> drops(dropout, tokens);
+                  Workspace<Stream> workspace(layernorm_backward_workspace<T>(tokens, channels));
+                  embedding_norm_backward(stream, EmbeddingNormBackward<T>{.d_z = d_z.data(),
+                                                                           .d_gamma = use == Use::skip ? nullptr : d_gamma.data(),
+                                                                           .use_gamma = use,
+                                                                           .d_beta = use == Use::skip ? nullptr : d_beta.data(),
+                                                                           .use_beta = use,
+                                                                           .d_y = upstream.data(),
+                                                                           .z = normalises ? z_buffer.data() : nullptr,
+                                                                           .mean = normalises ? mean_buffer.data() : nullptr,
+                                                                           .rstd = normalises ? rstd_buffer.data() : nullptr,
+                                                                           .gamma = normalises ? gamma_buffer.data() : nullptr,
+                                                                           .dropout = drops.get(),
+                                                                           .workspace = workspace.data(),
+                                                                           .tokens = tokens,
+                                                                           .channels = channels});
+                  workspace.expect_intact();
+                  outputs.add("d_z" + where, d_z.values("d_z" + where));
+                  if (normalises && use != Use::skip) {
+                    outputs.add("d_gamma" + where, d_gamma.values("d_gamma"));
+                    outputs.add("d_beta" + where, d_beta.values("d_beta"));
+                  }
+                }
+                return outputs;
+              },
+              [&](const Outputs& outputs) {
+                for (const char* const where : {"", ", in place"}) {
+                  const auto named = [where](const char* what) { return std::string(what) + where; };
+                  expect_accurate<T>(named("d_z"), outputs.get<T>(named("d_z")), plain.d_z, exact.d_z);
+                  if (norm == Norm::none || use == Use::skip) continue;
+                  expect_accurate<A>(named("d_gamma"), outputs.get<A>(named("d_gamma")), plain.d_gamma, exact.d_gamma);
+                  expect_accurate<A>(named("d_beta"), outputs.get<A>(named("d_beta")), plain.d_beta, exact.d_beta);
+                }
+              });
         }
       }
     }
@@ -337,8 +361,9 @@ TYPED_TEST(EmbeddingTest, NormBackwardIsExactEnough) {
 /// table[row(t), :] += d_z[t, :] over t, in F.
 template <class F, class T>
 std::vector<F> scatter(std::int64_t rows, std::int64_t channels, const std::vector<T>& d_z, const std::vector<std::int32_t>& row,
-                       const std::vector<T>& before) {
-  std::vector<F> table(before.begin(), before.end());
+                       const std::vector<Accumulator<T>>& before) {
+  std::vector<F> table;
+  for (const Accumulator<T> value : before) table.push_back(static_cast<F>(value));
   table.resize(static_cast<std::size_t>(rows * channels), 0);
   for (std::size_t i = 0; i < d_z.size(); ++i) {
     const std::size_t t = i / static_cast<std::size_t>(channels);
@@ -347,125 +372,145 @@ std::vector<F> scatter(std::int64_t rows, std::int64_t channels, const std::vect
   return table;
 }
 
-/// Plain arithmetic's largest error in such sums, over 64 columns: one column may be right by luck.
+/// A table's gradient, and what it was before.
 template <class T>
-Wide<T> error_of_plain_scatter(std::int64_t rows, const std::vector<std::int32_t>& row) {
-  std::mt19937 random(5);
-  const std::vector<T> d_z = normal_values<T>(random, static_cast<std::int64_t>(row.size()) * 64);
-  const std::vector<T> start = normal_values<T>(random, rows * 64);
-  return largest_error<T>(scatter<T>(rows, 64, d_z, row, start), scatter<Wide<T>>(rows, 64, d_z, row, start));
+struct Table {
+  const char* name;
+  std::int64_t rows;
+  const std::vector<std::int32_t>* row;  ///< of each token
+  std::vector<Accumulator<T>> before;
+};
+
+template <class Stream, class T>
+Outputs run_backward(Stream stream, const Packed& batch, const Segments& segments, std::int64_t channels,
+                     std::int32_t first_position, const std::vector<T>& d_z, const std::array<Table<T>, 3>& tables,
+                     const std::array<Use, 3>& use) {
+  using A = Accumulator<T>;
+  const auto destination = [&](std::size_t i) {
+    return use[i] == Use::add ? Buffer<A, Stream>(tables[i].before) : Buffer<A, Stream>(tables[i].rows * channels);
+  };
+  Buffer<A, Stream> d_words = destination(0);
+  Buffer<A, Stream> d_positions = destination(1);
+  Buffer<A, Stream> d_types = destination(2);
+  const Buffer<T, Stream> gradient(d_z);
+  const Buffer<std::int32_t, Stream> cu_seqlens(batch.cu_seqlens);
+  const Buffer<std::int32_t, Stream> type(batch.type);
+  SegmentArguments<Stream> lists(segments);
+  Workspace<Stream> workspace(embedding_backward_workspace<T>(batch.tokens, segments.splits(), channels, kTypes));
+  embedding_backward(stream, EmbeddingBackward<T>{.d_words = use[0] == Use::skip ? nullptr : d_words.data(),
+                                                  .use_words = use[0],
+                                                  .d_positions = use[1] == Use::skip ? nullptr : d_positions.data(),
+                                                  .use_positions = use[1],
+                                                  .d_types = use[2] == Use::skip ? nullptr : d_types.data(),
+                                                  .use_types = use[2],
+                                                  .d_z = gradient.data(),
+                                                  .segments = lists.get(),
+                                                  .cu_seqlens = cu_seqlens.data(),
+                                                  .type = type.data(),
+                                                  .first_position = first_position,
+                                                  .workspace = workspace.data(),
+                                                  .tokens = batch.tokens,
+                                                  .sequences = static_cast<std::int64_t>(batch.cu_seqlens.size()) - 1,
+                                                  .channels = channels,
+                                                  .vocabulary = kVocabulary,
+                                                  .positions = kPositions,
+                                                  .types = kTypes});
+  workspace.expect_intact();
+  Outputs outputs;
+  if (use[0] != Use::skip) outputs.add("d_words", d_words.values("d_words"));
+  if (use[1] != Use::skip) outputs.add("d_positions", d_positions.values("d_positions"));
+  if (use[2] != Use::skip) outputs.add("d_types", d_types.values("d_types"));
+  return outputs;
 }
 
-TYPED_TEST(EmbeddingTest, BackwardIsExactEnough) {
-  using T = TypeParam;
+TYPED_TEST(EmbeddingKernel, BackwardIsExactEnough) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  using A = Accumulator<T>;
   std::mt19937 random(3);
-  for (const auto [at_least, channels] : kSizes) {
+  for (const Size size : kSizes) {
+    const std::int64_t channels = size.channels;
     for (const std::int32_t first_position : {0, 2}) {
-      const Packed batch(at_least, first_position, random);
+      const Packed batch(size.tokens, first_position, random);
       const Segments segments(batch.token);
-      const std::vector<T> d_z = normal_values<T>(random, batch.tokens * channels);
-      // Words, positions and types, each with its rows.
-      const std::array<std::int64_t, 3> rows{kVocabulary, kPositions, kTypes};
-      const std::array<const std::vector<std::int32_t>*, 3> row{&batch.token, &batch.position, &batch.type};
-      std::array<std::vector<T>, 3> before;
-      std::array<Wide<T>, 3> plain_error{};
-      for (std::size_t i = 0; i < 3; ++i) {
-        before[i] = normal_values<T>(random, rows[i] * channels);
-        plain_error[i] = error_of_plain_scatter<T>(rows[i], *row[i]);
-      }
-      for (const std::array<Use, 3> use : {std::array{Use::write, Use::write, Use::write},
-                                           {Use::add, Use::add, Use::add},
-                                           {Use::skip, Use::write, Use::add},
-                                           {Use::add, Use::skip, Use::skip}}) {
-        std::array<std::vector<T>, 2> first;
-        for (const CpuStream stream : streams()) {
-          const std::string name = std::to_string(batch.tokens) + " x " + std::to_string(channels) + ", " + name_of(stream);
-          std::vector<Guarded<T>> tables;
-          for (std::size_t i = 0; i < 3; ++i) {
-            tables.emplace_back(rows[i] * channels, use[i] == Use::add ? before[i] : std::vector<T>{});
-          }
-          const std::int64_t splits = segments.view().splits;
-          Guarded<std::byte> workspace(embedding_backward_workspace<T>(batch.tokens, splits, channels, kTypes), 0);
-          const auto destination = [&](std::size_t i) { return use[i] == Use::skip ? nullptr : tables[i].data(); };
-          embedding_backward(stream, EmbeddingBackward<T>{.d_words = destination(0),
-                                                          .use_words = use[0],
-                                                          .d_positions = destination(1),
-                                                          .use_positions = use[1],
-                                                          .d_types = destination(2),
-                                                          .use_types = use[2],
-                                                          .d_z = d_z.data(),
-                                                          .segments = segments.view(),
-                                                          .cu_seqlens = batch.cu_seqlens.data(),
-                                                          .type = batch.type.data(),
-                                                          .first_position = first_position,
-                                                          .workspace = workspace.data(),
-                                                          .tokens = batch.tokens,
-                                                          .sequences = static_cast<std::int64_t>(batch.cu_seqlens.size()) - 1,
-                                                          .channels = channels,
-                                                          .vocabulary = kVocabulary,
-                                                          .positions = kPositions,
-                                                          .types = kTypes});
-          workspace.expect_guards_whole("workspace, " + name);
-          std::vector<T> all;
-          for (std::size_t i = 0; i < 3; ++i) {
-            tables[i].expect_guards_whole(name);
-            if (use[i] == Use::skip) continue;
-            const std::vector<T> start = use[i] == Use::add ? before[i] : std::vector<T>{};
-            const std::vector<Wide<T>> exact = scatter<Wide<T>>(rows[i], channels, d_z, *row[i], start);
-            expect_exact_enough<T>(tables[i].values(), exact, plain_error[i], "table " + std::to_string(i) + ", " + name);
-            const std::vector<T> values = tables[i].copy();
-            all.insert(all.end(), values.begin(), values.end());
-          }
-          std::vector<T>& reference = first[static_cast<std::size_t>(stream.target)];
-          if (stream.threads == 1) reference = all;
-          expect_same_bits(reference, all, name);
-        }
+      const std::vector<T> d_z = random_values<T>(batch.tokens * channels, 1);
+      const std::array<Table<T>, 3> tables{
+          {{"d_words", kVocabulary, &batch.token, random_values<A>(kVocabulary * channels, 2)},
+           {"d_positions", kPositions, &batch.position, random_values<A>(kPositions * channels, 3)},
+           {"d_types", kTypes, &batch.type, random_values<A>(kTypes * channels, 4)}}};
+      for (const std::array<Use, 3>& use : {std::array{Use::write, Use::write, Use::write},
+                                            {Use::add, Use::add, Use::add},
+                                            {Use::skip, Use::write, Use::add},
+                                            {Use::add, Use::skip, Use::skip}}) {
+        SCOPED_TRACE(::testing::Message() << batch.tokens << " x " << channels << ", positions from " << first_position << ", "
+                                          << use_name(use[0]) << ", " << use_name(use[1]) << ", " << use_name(use[2]));
+        on_every_way<Stream>(
+            [&](Stream stream) { return run_backward(stream, batch, segments, channels, first_position, d_z, tables, use); },
+            [&](const Outputs& outputs) {
+              for (std::size_t i = 0; i < tables.size(); ++i) {
+                if (use[i] == Use::skip) continue;
+                const Table<T>& table = tables[i];
+                const std::vector<A> start = use[i] == Use::add ? table.before : std::vector<A>{};
+                expect_accurate<A>(table.name, outputs.get<A>(table.name),
+                                   scatter<Plain<T>>(table.rows, channels, d_z, *table.row, start),
+                                   scatter<Reference<T>>(table.rows, channels, d_z, *table.row, start));
+              }
+            });
       }
     }
   }
 }
 
-TYPED_TEST(EmbeddingTest, ALongSegmentIsSummedInSplitsOfABoundedLength) {
-  using T = TypeParam;
+TYPED_TEST(EmbeddingKernel, ALongSegmentIsSummedInSplitsOfABoundedLength) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  using A = Accumulator<T>;
   // 200 tokens of one word: the splits are 64, 64, 64 and 8 long, each summed in order, then they in order.
   const std::vector<std::int32_t> token(200, 7);
   const Segments segments(token);
-  ASSERT_EQ(segments.view().splits, 4 + 3);
-  std::mt19937 random(4);
-  const std::vector<T> d_z = normal_values<T>(random, 200);
-  T expected{0};
+  ASSERT_EQ(segments.splits(), 4 + 3);
+  const std::vector<T> d_z = random_values<T>(200, 4);
+  A expected{0};
   for (std::size_t begin = 0; begin < 200; begin += 64) {
-    T split{0};
-    for (std::size_t t = begin; t < std::min<std::size_t>(200, begin + 64); ++t) split += d_z[t];
+    A split{0};
+    for (std::size_t t = begin; t < std::min<std::size_t>(200, begin + 64); ++t) split += static_cast<A>(d_z[t]);
     expected += split;
   }
-  for (const CpuStream stream : streams()) {
-    Guarded<T> d_words(kVocabulary, std::vector<T>(kVocabulary, T{0}));
-    Guarded<std::byte> workspace(embedding_backward_workspace<T>(200, 7, 1, 0), 0);
-    const std::array<std::int32_t, 2> cu_seqlens{0, 200};
-    embedding_backward(stream, EmbeddingBackward<T>{.d_words = d_words.data(),
-                                                    .use_words = Use::add,
-                                                    .d_positions = nullptr,
-                                                    .use_positions = Use::skip,
-                                                    .d_types = nullptr,
-                                                    .use_types = Use::skip,
-                                                    .d_z = d_z.data(),
-                                                    .segments = segments.view(),
-                                                    .cu_seqlens = cu_seqlens.data(),
-                                                    .type = nullptr,
-                                                    .first_position = 0,
-                                                    .workspace = workspace.data(),
-                                                    .tokens = 200,
-                                                    .sequences = 1,
-                                                    .channels = 1,
-                                                    .vocabulary = kVocabulary,
-                                                    .positions = 0,
-                                                    .types = 0});
-    workspace.expect_guards_whole("workspace");
-    EXPECT_EQ(d_words[7], expected) << name_of(stream);
-    for (std::int64_t row = 0; row < kVocabulary; ++row) EXPECT_TRUE(row == 7 || d_words[row] == T{0}) << row;
-  }
+  on_every_way<Stream>(
+      [&](Stream stream) {
+        Buffer<A, Stream> d_words(std::vector<A>(kVocabulary, A{0}));
+        Workspace<Stream> workspace(embedding_backward_workspace<T>(200, segments.splits(), 1, 0));
+        const Buffer<T, Stream> gradient(d_z);
+        const Buffer<std::int32_t, Stream> cu_seqlens(std::vector<std::int32_t>{0, 200});
+        SegmentArguments<Stream> lists(segments);
+        embedding_backward(stream, EmbeddingBackward<T>{.d_words = d_words.data(),
+                                                        .use_words = Use::add,
+                                                        .d_positions = nullptr,
+                                                        .use_positions = Use::skip,
+                                                        .d_types = nullptr,
+                                                        .use_types = Use::skip,
+                                                        .d_z = gradient.data(),
+                                                        .segments = lists.get(),
+                                                        .cu_seqlens = cu_seqlens.data(),
+                                                        .type = nullptr,
+                                                        .first_position = 0,
+                                                        .workspace = workspace.data(),
+                                                        .tokens = 200,
+                                                        .sequences = 1,
+                                                        .channels = 1,
+                                                        .vocabulary = kVocabulary,
+                                                        .positions = 0,
+                                                        .types = 0});
+        workspace.expect_intact();
+        Outputs outputs;
+        outputs.add("d_words", d_words.values("d_words"));
+        return outputs;
+      },
+      [&](const Outputs& outputs) {
+        const std::vector<A>& d_words = outputs.get<A>("d_words");
+        for (std::size_t row = 0; row < d_words.size(); ++row) EXPECT_EQ(d_words[row], row == 7 ? expected : A{0}) << row;
+      });
 }
 
 }  // namespace
-}  // namespace lathe::testing
+}  // namespace lathe::test

@@ -98,8 +98,11 @@ class Buffer {
   static constexpr std::int64_t kGuard = 32;
   static constexpr std::int64_t kLine = 64 / sizeof(T) + 1;
   static T poison() {
-    if constexpr (std::is_floating_point_v<T>) return std::numeric_limits<T>::quiet_NaN();
-    return static_cast<T>(0x5A);
+    if constexpr (std::is_integral_v<T>) {
+      return static_cast<T>(0x5A);
+    } else {
+      return static_cast<T>(std::numeric_limits<double>::quiet_NaN());
+    }
   }
 
   std::vector<T> storage_;
@@ -264,6 +267,14 @@ using Reference = std::conditional_t<std::is_same_v<T, double>, long double, dou
 /// What plain arithmetic for T is done in: bf16 is a type of storage, and its plain result a rounded float.
 template <class T>
 using Plain = std::conditional_t<std::is_same_v<T, Bf16>, float, T>;
+
+template <class T>
+std::vector<Plain<T>> plain_values(const std::vector<T>& values) {
+  std::vector<Plain<T>> result;
+  result.reserve(values.size());
+  for (const T value : values) result.push_back(static_cast<Plain<T>>(value));
+  return result;
+}
 
 template <class T>
 constexpr double epsilon_of() {

@@ -15,7 +15,7 @@ namespace {
 
 template <class T>
 class LayerNormKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(LayerNormKernel, Cases);
+TYPED_TEST_SUITE(LayerNormKernel, Cases, CaseNames);
 
 constexpr double kEpsilon = 1e-5;
 constexpr std::uint32_t kThreshold = 13107;  // p = 0.2
