@@ -1,12 +1,12 @@
 // Activations in CUDA.
 //
-// A thread owns 16 bytes of columns and walks down rows, a few at a time, so that the bias is loaded once for many rows and stays in
-// registers, and four loads are under way. A row's columns go to neighbouring threads; short rows share a block, long ones
-// are cut into tiles. Bytes an element: read x, write y, 2 sizes of T; backward reads d_y and x and writes d_x, 3 sizes of T.
-// Backward's bias gradient costs no pass of its own: a block owns a part of the rows (row_parts), each thread adds up what it has in
-// registers, the block's rows are added in shared memory, and the partial sums, an F'th of a row for each part, by a second launch.
+// A thread owns 16 bytes of columns and walks down rows, a few at a time, so that the bias is loaded once for many rows and stays in registers,
+// and four loads are under way. A row's columns go to neighbouring threads; short rows share a block, long ones are cut into tiles. Bytes an
+// element: read x, write y, 2 sizes of T; backward reads d_y and x and writes d_x, 3 sizes of T. Backward's bias gradient costs no pass of its
+// own: a block owns a part of the rows (row_parts), each thread adds up what it has in registers, the block's rows are added in shared memory,
+// which leaves one row of partial sums a part, and a second launch adds the parts.
 //
-// The functions take 20 to 30 instructions an element, of which two are of the special function unit; docs/kernels/activation.md sets them
+// The functions take 5 to 35 instructions an element, of which two are of the special function unit; docs/kernels/activation.md sets them
 // against the bytes.
 #include "lathe/kernels/activation.h"
 

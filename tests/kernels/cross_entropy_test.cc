@@ -186,7 +186,7 @@ TYPED_TEST(CrossEntropyTest, IsExactEnough) {
 TYPED_TEST(CrossEntropyTest, IsExactEnoughForLongRows) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  for (const std::int64_t classes : {1024, 1025, 4099, 33000, 90001}) {
+  for (const std::int64_t classes : {1024, 1025, 4099, 33000, 50001, 90001}) {
     for (const double smoothing : {0.0, 0.1}) {
       Batch<T> batch = random_batch<T>(classes < 5000 ? 6 : 2, classes, 2.0);
       batch.smoothing = smoothing;
@@ -247,7 +247,10 @@ TYPED_TEST(CrossEntropyTest, OneClassIsCertain) {
   batch.smoothing = 0.1;
   on_every_way<Stream>([&](Stream stream) { return run(stream, batch, LogitsGradient::in_place, 0); },
                        [&](const Outputs& outputs) {
-                         for (const auto loss : outputs.get<Accumulator<T>>("loss")) EXPECT_EQ(loss, 0);
+                         for (const auto loss : outputs.get<Accumulator<T>>("loss")) {
+                           EXPECT_GE(loss, 0);
+                           EXPECT_LE(loss, std::numeric_limits<Accumulator<T>>::epsilon());
+                         }
                          for (const Plain<T> gradient : plain_values(outputs.get<T>("gradient"))) {
                            EXPECT_LE(std::abs(gradient), std::numeric_limits<Plain<T>>::epsilon());
                          }
