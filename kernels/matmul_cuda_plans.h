@@ -11,7 +11,7 @@
 
 #include "lathe/kernels/matmul_library.h"
 
-namespace [[gnu::visibility("default")]] lathe {
+namespace lathe {
 
 /// Seconds of one run of a problem by an algorithm; time_on_device() of matmul_timer.h measures them. Throws CudaError where it doesn't run.
 using MatmulTimer = std::function<double(const MatmulProblem&, const MatmulAlgorithm&)>;

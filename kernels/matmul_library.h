@@ -11,7 +11,7 @@
 #include "lathe/kernels/matmul_problem.h"
 #include "lathe/kernels/stream.h"
 
-namespace [[gnu::visibility("default")]] lathe {
+namespace lathe {
 
 /// A library's way to compute a problem. Its bits mean something to the library and version that they came from alone; there they may be
 /// kept and used again.

@@ -22,7 +22,7 @@ constexpr MatmulElement matmul_element() {
   return std::is_same_v<T, float> ? MatmulElement::f32 : MatmulElement::bf16;
 }
 
-/// What an algorithm may count on of an operand's address: the largest power of two that divides it, up to kAlignment.
+/// What an algorithm may count on of an operand's address: the largest power of two that divides it, up to kMatmulAlignment.
 /// No algorithm loads more than 16 bytes at once, nor does the tensor memory accelerator ask for more, so that larger ones would
 /// only make more plans of the same.
 constexpr std::int32_t kMatmulAlignment = 16;

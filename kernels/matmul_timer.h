@@ -4,7 +4,7 @@
 
 #include "lathe/kernels/matmul_cuda_plans.h"
 
-namespace [[gnu::visibility("default")]] lathe {
+namespace lathe {
 
 /// Times on the stream's device: operands of its own, full of normally distributed numbers, since numbers that switch few transistors run
 /// faster; before each run `cache_bytes` of other memory are written, so that the second-level cache is cold; the median of some runs, each
