@@ -57,7 +57,7 @@ class Judge {
              .scope = 0,
              .atomic = touch.kind == AccessKind::atomic} {}
 
-  [[noreturn]] void fail_misaligned() {
+  [[noreturn, gnu::cold, gnu::noinline]] void fail_misaligned() {
     fail(FaultKind::misaligned, fmt::format("must be a multiple of {} bytes", touch_.alignment));
   }
 
@@ -157,7 +157,7 @@ class Judge {
     }
   }
 
-  void visit(Cell& entry, std::uint8_t& state, std::uint32_t mask) {
+  [[gnu::always_inline]] void visit(Cell& entry, std::uint8_t& state, std::uint32_t mask) {
     must_follow(entry.write, mask, "write");
     if (touch_.kind == AccessKind::read) {
       const Access& read = entry.read;
@@ -289,7 +289,7 @@ class Judge {
 
 void watch(const Touch& touch, const void* code) {
   Judge judge(*running, touch, code);
-  if (touch.alignment > 1 && reinterpret_cast<std::uintptr_t>(touch.address) % touch.alignment != 0) judge.fail_misaligned();
+  if ((reinterpret_cast<std::uintptr_t>(touch.address) & (touch.alignment - 1)) != 0) judge.fail_misaligned();
   judge.judge();
 }
 
@@ -330,8 +330,9 @@ namespace {
 void instrumented(const void* address, std::size_t bytes, std::size_t alignment, AccessKind kind, const void* code) {
   Running* run = running;
   if (run == nullptr || run->current == nullptr) return;
-  // A thread's own stack is touched most; nothing there needs judgement.
-  if (reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(run->current->stack) < kStackBytes) return;
+  // A thread's own stack and the arguments are touched most; nothing there needs judgement.
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  if (at - reinterpret_cast<std::uintptr_t>(run->current->stack) < kStackBytes || run->arguments.contains(at)) return;
   watch({.address = address, .bytes = bytes, .kind = kind, .alignment = alignment}, code);
 }
 

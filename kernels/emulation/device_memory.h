@@ -22,7 +22,7 @@ struct Touch {
   std::size_t bytes;
   AccessKind kind;
   Space space = Space::any;   ///< where it must be
-  std::size_t alignment = 1;  ///< of what the address must be a multiple
+  std::size_t alignment = 1;  ///< a power of two, of which the address must be a multiple
   bool asynchronous = false;  ///< the destination of a cp.async, which must not be touched until it has landed
 };
 

@@ -2,8 +2,6 @@
 // Launches of kernels: their shape, and their arguments by value.
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <new>
 #include <tuple>
 #include <type_traits>
 
@@ -50,18 +48,16 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, Stream* stream,
             const std::type_identity_t<Parameters>&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel's arguments are copied byte by byte");
   using Bound = BoundKernel<Parameters...>;
-  // Bytes between the arguments are 0, so that equal arguments are equal bytes.
-  alignas(Bound) std::byte memory[sizeof(Bound)];
-  std::memset(memory, 0, sizeof(memory));
-  auto* bound = new (memory) Bound{kernel, {arguments...}};
-  std::apply([](auto&... argument) { (__builtin_clear_padding(&argument), ...); }, bound->arguments);
+  Bound bound{kernel, {arguments...}};
+  // Bytes between the arguments, and within them, are 0, so that equal arguments are equal bytes.
+  __builtin_clear_padding(&bound);
   enqueue(stream, shape,
           {.function = reinterpret_cast<const void*>(kernel),
            .enter = enter_kernel<Parameters...>,
-           .bound = bound,
+           .bound = &bound,
            .bound_bytes = sizeof(Bound),
-           .argument_offset = sizeof(Bound) - sizeof(bound->arguments),
-           .argument_bytes = sizeof(bound->arguments)});
+           .argument_offset = sizeof(Bound) - sizeof(bound.arguments),
+           .argument_bytes = sizeof(bound.arguments)});
 }
 
 /// Where the calling thread of a kernel stands.
