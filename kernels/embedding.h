@@ -14,7 +14,8 @@ namespace [[gnu::visibility("default")]] lathe {
 /// z[t,:] = words[token[t],:] + positions[position[t],:] + types[type[t],:];
 /// y[t,:] = dropout(gamma * (z - mean) * rstd + beta); without gamma, y = dropout(z), and z, mean, rstd are not written.
 /// Shapes: y, z [T, C]; words [V, C]; positions [P, C] (null: none); types [Y, C] (null: none, as type); token, position, type
-/// [T], which the caller has checked against V, P and Y; on CUDA C is at most 8,192 (std::invalid_argument beyond). The dropout's own position array may be the same one. Deterministic; no workspace.
+/// [T], which the caller has checked against V, P and Y; on CUDA C is at most 8,192 (std::invalid_argument beyond). The
+/// dropout's own position array may be the same one. Deterministic; no workspace.
 template <class T>
 struct EmbeddingForward {
   T* y;
