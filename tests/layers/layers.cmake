@@ -2,6 +2,6 @@ set(cuda_tests)
 if(LATHE_CUDA_BACKEND)
   set(cuda_tests layers/cuda_functions_test.cc)
 endif()
-lathe_test(layers
+lathe_test(layers CUDA
   SOURCES layers/bert_test.cc layers/functions_test.cc ${cuda_tests}
   LINKS lathe::layers lathe::text lathe::training)
