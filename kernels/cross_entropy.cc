@@ -15,7 +15,7 @@ constexpr std::int64_t kSerialLogits = 16384;
 /// Rows that a thread is dealt at a time: few, since ignored rows, which cost nothing, come in a row.
 constexpr std::int64_t kDealtRows = 4;
 
-/// Logits between two rounds of prefetches.
+/// Logits between two rounds of prefetches, and numbers of a sum within its parts.
 constexpr std::int64_t kRun = 256;
 
 /// What is the same for all rows. With w = 1 where there are no weights, as in the contract.
@@ -109,6 +109,19 @@ T process_row(T* x, std::int64_t label, const T* weights, const Terms& terms, st
   return static_cast<T>(terms.scale * loss);
 }
 
+/// Run by run: one sum over a vocabulary would lose a digit.
+template <class T>
+double sum_in_runs(const T* values, std::int64_t count) {
+  double sum = 0.0;
+  for (std::int64_t first = 0; first < count; first += kRun) {
+    const std::int64_t end = count - first < kRun ? count : first + kRun;
+    double run = 0.0;
+    for (std::int64_t i = first; i < end; ++i) run += static_cast<double>(values[i]);
+    sum += run;
+  }
+  return sum;
+}
+
 template <LogitsGradient kGradient, bool kSmoothed, bool kWeighted, class T>
 void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
   const auto classes = static_cast<double>(args.classes);
@@ -117,8 +130,7 @@ void process_rows(CpuStream stream, const CrossEntropy<T>& args) {
               .every = args.label_smoothing / classes,
               .weight_total = classes};
   if constexpr (kSmoothed && kWeighted) {
-    terms.weight_total = 0.0;
-    for (std::int64_t c = 0; c < args.classes; ++c) terms.weight_total += static_cast<double>(args.class_weights[c]);
+    terms.weight_total = sum_in_runs(args.class_weights, args.classes);
   }
   const int threads = args.rows * args.stride > kSerialLogits ? stream.threads : 1;
   share_dealt(threads, args.rows, kDealtRows, [&](std::int64_t r) {

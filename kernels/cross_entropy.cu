@@ -120,15 +120,25 @@ struct Label {
   float scale;
 };
 
-/// Of the row's label; read by one thread, whose bytes count once.
+/// Of the row's label, without its logit; read by one thread, whose bytes count once.
 template <class T>
 __device__ __forceinline__ Label read_label(const CrossEntropy<T>& args, std::int64_t r) {
   const std::int32_t label = args.labels[r];
   if (label < 0 || label >= args.classes) return {.index = -1, .weight = 0.0F, .logit = 0.0F, .scale = 0.0F};
   return {.index = label,
           .weight = args.class_weights == nullptr ? 1.0F : to_float(args.class_weights[label]),
-          .logit = to_float(args.logits[r * args.stride + label]),
+          .logit = 0.0F,
           .scale = *args.scale};
+}
+
+/// The one of the classes from `column` on that is `wanted`; `otherwise` where none is.
+template <int kCount>
+__device__ __forceinline__ float pick(int wanted, int column, const float (&values)[kCount], float otherwise) {
+  const auto place = static_cast<unsigned>(wanted - column);
+  if (place >= kCount) return otherwise;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) otherwise = place == static_cast<unsigned>(i) ? values[i] : otherwise;
+  return otherwise;
 }
 
 /// The loss and the gradient of a row whose logits have been seen.
@@ -255,10 +265,10 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
   if (team.thread == 0) label = read_label(args, r);
   label = {.index = __shfl_sync(kAllLanes, label.index, 0),
            .weight = __shfl_sync(kAllLanes, label.weight, 0),
-           .logit = __shfl_sync(kAllLanes, label.logit, 0),
+           .logit = 0.0F,
            .scale = __shfl_sync(kAllLanes, label.scale, 0)};
-  __syncwarp();  // the label's logit has been read before anybody overwrites it
   if (label.index < 0) {
+    __syncwarp();  // lanes clear what others have read
     if (args.gradient == LogitsGradient::in_place) clear_row(row, static_cast<int>(args.stride), team);
     if (team.thread == 0) args.loss[r] = 0.0F;
     return;
@@ -267,15 +277,21 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
   // The largest first: then there is one exponential for each logit.
   float x[kPieces][kWidth];
   Softmax softmax;
-  if (edge_column >= 0) softmax.largest = edge[0];
+  if (edge_column >= 0) {
+    softmax.largest = edge[0];
+    label.logit = pick(label.index, edge_column, edge, 0.0F);
+  }
 #pragma unroll
   for (int p = 0; p < kPieces; ++p) {
-    if (p * kWarp + team.thread < layout.vectors) {
+    const int v = p * kWarp + team.thread;
+    if (v < layout.vectors) {
       to_float(loaded[p], x[p]);
+      label.logit = pick(label.index, layout.column(v), x[p], label.logit);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) softmax.largest = fmaxf(softmax.largest, x[p][i]);
     }
   }
+  label.logit = warp_sum(label.logit);  // one lane has it, the others 0
   softmax.largest = reduce_warp(softmax.largest, Larger{});
   softmax.peak = peak_of(softmax.largest);
 
@@ -354,7 +370,11 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
   // The row is asked for before it is known whether its label counts: labels that don't are few.
   load_vectors(team.thread);
   float edge[1] = {edge_column >= 0 ? to_float(row[edge_column]) : 0.0F};
-  if (team.thread == 0) shared_label = read_label(args, r);
+  if (team.thread == 0) {
+    Label mine = read_label(args, r);
+    if (mine.index >= 0) mine.logit = to_float(row[mine.index]);
+    shared_label = mine;
+  }
   __syncthreads();
   const Label label = shared_label;
   if (label.index < 0) {
