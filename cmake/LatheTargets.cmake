@@ -45,10 +45,14 @@ function(lathe_public_headers folder)
   set_property(GLOBAL PROPERTY LATHE_HEADERS_${folder} ${ARGN})
 endfunction()
 
-# lathe_test(<name> SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test.
+# lathe_test(<name> [CUDA] SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test. CUDA: some of its tests run on
+# the CUDA backend where there is one. They are skipped where no GPU is; the target cuda_tests and the label cuda are all such programs.
 function(lathe_test name)
-  cmake_parse_arguments(arg "" "" "SOURCES;LINKS" ${ARGN})
+  cmake_parse_arguments(arg "CUDA" "" "SOURCES;LINKS" ${ARGN})
   set(target test_${name})
+  if(arg_CUDA AND LATHE_CUDA_BACKEND)
+    list(APPEND arg_SOURCES needs_gpu.cc)
+  endif()
   # Tests reach internals, so they link the archives, not the shared library.
   list(TRANSFORM arg_LINKS REPLACE "^lathe::" "lathe_")
   add_executable(${target} ${arg_SOURCES})
@@ -58,6 +62,16 @@ function(lathe_test name)
   target_link_libraries(${target} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  if(arg_CUDA AND LATHE_CUDA_BACKEND)
+    set_tests_properties(${name} PROPERTIES LABELS cuda)
+    if(NOT TARGET cuda_tests)
+      add_custom_target(cuda_tests)
+    endif()
+    add_dependencies(cuda_tests ${target})
+    if(NOT LATHE_CUDA STREQUAL "EMULATED")
+      target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+    endif()
+  endif()
   lathe_test_environment(${name})
 endfunction()
 

@@ -1,12 +1,12 @@
 // Activations in CUDA.
 //
-// A thread owns 16 bytes of columns and walks down rows, a few at a time, so that the bias is loaded once for many rows and stays in
-// registers, and four loads are under way. A row's columns go to neighbouring threads; short rows share a block, long ones
-// are cut into tiles. Bytes an element: read x, write y, 2 sizes of T; backward reads d_y and x and writes d_x, 3 sizes of T.
-// Backward's bias gradient costs no pass of its own: a block owns a part of the rows (row_parts), each thread adds up what it has in
-// registers, the block's rows are added in shared memory, and the partial sums, an F'th of a row for each part, by a second launch.
+// A thread owns 16 bytes of columns and walks down rows, a few at a time, so that the bias is loaded once for many rows and stays in registers,
+// and four loads are under way. A row's columns go to neighbouring threads; short rows share a block, long ones are cut into tiles. Bytes an
+// element: read x, write y, 2 sizes of T; backward reads d_y and x and writes d_x, 3 sizes of T. Backward's bias gradient costs no pass of its
+// own: a block owns a part of the rows (row_parts), each thread adds up what it has in registers, the block's rows are added in shared memory,
+// which leaves one row of partial sums a part, and a second launch adds the parts.
 //
-// The functions take 20 to 30 instructions an element, of which two are of the special function unit; docs/kernels/activation.md sets them
+// The functions take 5 to 35 instructions an element, of which two are of the special function unit; docs/kernels/activation.md sets them
 // against the bytes.
 #include "lathe/kernels/activation.h"
 
@@ -38,22 +38,28 @@ constexpr int kForwardRows = 32;
 constexpr float kGelu = 1.59576912F;
 constexpr float kCubic = 0.044715F;
 
-template <Activation kActivation>
+/// The activation for results of type T.
+template <Activation kActivation, class T>
 __device__ __forceinline__ float value(float x) {
-  if constexpr (kActivation == Activation::gelu_erf) {
+  if constexpr (kActivation == Activation::gelu_erf) {  // x Phi(x) = max(x, 0) - |x| Phi(-|x|)
+    if constexpr (sizeof(T) == sizeof(Bf16)) {
+      const float distance = min_or_nan(fabsf(x), kNormalLimit);
+      return fmaf(-distance, normal_tail_for_bf16(distance), max_or_nan(x, 0.0F));
+    }
     const NormalTail tail = normal_tail(x);
-    return fmaf(-tail.distance, tail.probability, x < 0.0F ? 0.0F : x);  // x Phi(x) = max(x, 0) - |x| Phi(-|x|)
+    return fmaf(-tail.distance, tail.probability, max_or_nan(x, 0.0F));
   }
   if constexpr (kActivation == Activation::gelu_tanh) {
     const float e = fast_exp2(x * fmaf(x * x, -kGelu * kCubic * kLog2E, -kGelu * kLog2E));
     return x * fast_reciprocal(1.0F + e);
   }
-  if constexpr (kActivation == Activation::relu) return x < 0.0F ? 0.0F : x;
+  if constexpr (kActivation == Activation::relu) return max_or_nan(x, 0.0F);
   if constexpr (kActivation == Activation::tanh) return tanhf(x);
   if constexpr (kActivation == Activation::sigmoid) return sigmoid(x);
   if constexpr (kActivation == Activation::silu) return x * sigmoid(x);
 }
 
+/// Its derivative, to fp32's precision whatever T is: bias gradients are sums in fp32.
 template <Activation kActivation>
 __device__ __forceinline__ float slope(float x) {
   if constexpr (kActivation == Activation::gelu_erf) {
@@ -139,7 +145,7 @@ __global__ void __launch_bounds__(kForwardThreads)
       float y[kWidth];
       to_float(x[i], y);
 #pragma unroll
-      for (int c = 0; c < kWidth; ++c) y[c] = value<kActivation>(y[c] + bias[c]);
+      for (int c = 0; c < kWidth; ++c) y[c] = value<kActivation, T>(y[c] + bias[c]);
       store(args.y + at + i * stride, from_float<T>(y));
     }
   }

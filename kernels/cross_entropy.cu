@@ -71,9 +71,12 @@ struct RowLayout {
 /// Some of a row's logits, as online softmax sees them.
 struct Softmax {
   float largest = -kInfinity;
-  float peak = -kInfinity;  ///< largest * log2(e), rounded
+  float peak = -kInfinity;  ///< peak_of(largest)
   float sum = 0.0F;         ///< of 2^(logit * log2(e) - peak); NaN where a logit is NaN or infinite
 };
+
+/// Rounded: what is subtracted from one logit and from another must be the same, so that no multiply-add may be made of it.
+__device__ __forceinline__ float peak_of(float largest) { return __fmul_rn(largest, kLog2E); }
 
 /// 2^(logit * log2(e) - peak).
 __device__ __forceinline__ float exponential(float logit, float peak) { return fast_exp2(fmaf(logit, kLog2E, -peak)); }
@@ -91,7 +94,7 @@ __device__ __forceinline__ void include(Softmax& softmax, const float (&logits)[
     largest = fmaxf(largest, logits[i]);
     probe = probed(logits[i], probe);
   }
-  const float peak = largest * kLog2E;
+  const float peak = peak_of(largest);
   float sum = fmaf(softmax.sum, fast_exp2(softmax.peak - peak), probe);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) sum += exponential(logits[i], peak);
@@ -105,7 +108,7 @@ struct Larger {
 /// The logits of all lanes together, the same bits for each.
 __device__ __forceinline__ Softmax merge_lanes(const Softmax& lane) {
   const float largest = reduce_warp(lane.largest, Larger{});
-  const float peak = largest * kLog2E;
+  const float peak = peak_of(largest);
   return {.largest = largest, .peak = peak, .sum = warp_sum(lane.sum * fast_exp2(lane.peak - peak))};
 }
 
@@ -143,8 +146,9 @@ class RowResult {
 
   /// The loss; `shifted` is the sum of w[c] (logit[c] - largest), where labels are smoothed.
   __device__ __forceinline__ float loss(float shifted) const {
-    // What the rounding of the peak has put into each exponential is taken out of the logarithm of their sum.
-    const float log_sum = logf(softmax_.sum) - kLn2 * fmaf(softmax_.largest, kLog2E, -softmax_.peak);
+    // What the rounding of the peak has put into each exponential is taken out of the logarithm of their sum, which is at least that of the
+    // largest one, 1.
+    const float log_sum = max_or_nan(logf(softmax_.sum) - kLn2 * fmaf(softmax_.largest, kLog2E, -softmax_.peak), 0.0F);
     const float of_label = log_sum - (label_.logit - softmax_.largest);
     return label_.scale *
            fmaf(smoothing_.target * label_.weight, of_label, smoothing_.every * fmaf(weight_total_, log_sum, -shifted));
@@ -273,7 +277,7 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
     }
   }
   softmax.largest = reduce_warp(softmax.largest, Larger{});
-  softmax.peak = softmax.largest * kLog2E;
+  softmax.peak = peak_of(softmax.largest);
 
   float shifted = 0.0F;
   const auto exponentiate = [&](int column, auto& logits) {
@@ -451,13 +455,14 @@ template <Weighting kWeighting, class T>
 void run(CudaStream stream, const CrossEntropy<T>& args) {
   const Smoothing smoothing{.target = static_cast<float>(1.0 - args.label_smoothing),
                             .every = static_cast<float>(args.label_smoothing / static_cast<double>(args.classes))};
-  // How many threads share a row is a function of its length alone, and so are the bits.
+  // How many threads share a row is a function of its bytes alone, and so are the bits: two blocks fit a processor up to 72 KB a row.
+  const auto row_bytes = args.classes * static_cast<std::int64_t>(sizeof(T));
   if (args.classes <= kWarpClasses) {
     launch(cross_entropy_warp_kernel<T, kWeighting>, {.grid = blocks_for(args.rows, kRowsOfBlock), .block = kRowsOfBlock * kWarp},
            stream, args, smoothing);
-  } else if (args.classes <= 4096) {
+  } else if (row_bytes <= 16 << 10) {
     run_blocks<kWeighting, 128>(stream, args, smoothing);
-  } else if (args.classes <= 32768) {
+  } else if (row_bytes <= 72 << 10) {
     run_blocks<kWeighting, 512>(stream, args, smoothing);
   } else {
     run_blocks<kWeighting, 1024>(stream, args, smoothing);

@@ -13,8 +13,8 @@ namespace [[gnu::visibility("default")]] lathe {
 
 /// z[t,:] = words[token[t],:] + positions[position[t],:] + types[type[t],:];
 /// y[t,:] = dropout(gamma * (z - mean) * rstd + beta); without gamma, y = dropout(z), and z, mean, rstd are not written.
-/// Shapes: y, z [T, C]; words [V, C]; positions [P, C]; types [Y, C] (null: none, as type); token, position, type [T], which the
-/// caller has checked against V, P and Y. The dropout's own position array may be the same one. Deterministic; no workspace.
+/// Shapes: y, z [T, C]; words [V, C]; positions [P, C] (null: none); types [Y, C] (null: none, as type); token, position, type
+/// [T], which the caller has checked against V, P and Y; on CUDA C is at most 8,192 (std::invalid_argument beyond). The dropout's own position array may be the same one. Deterministic; no workspace.
 template <class T>
 struct EmbeddingForward {
   T* y;
@@ -68,8 +68,8 @@ inline constexpr std::int64_t kEmbeddingSplit = 64;
 /// use_words is write, the whole table [V, C] is zeroed first. d_positions[p] (use_positions; all P rows are written or none) =
 /// sum over sequences b in order of d_z at index p - first_position of b; d_types[y] (use_types; all Y rows) = sum in order of t,
 /// in parts as LayerNorm's. Each use may be skip. Shapes: d_z [T, C]; d_words [V, C], d_positions [P, C], d_types [Y, C] in the
-/// accumulator's type. A CUDA block owns a split, then a segment; a position row; a part of the types. Deterministic, whatever
-/// the number of threads.
+/// accumulator's type. A CUDA block owns a split, then a segment; a position row, each of its warps a run of sequences; a part of
+/// the types. Deterministic, whatever the number of threads.
 template <class T>
 struct EmbeddingBackward {
   Accumulator<T>* d_words;

@@ -14,7 +14,7 @@ namespace [[gnu::visibility("default")]] lathe {
 /// rstd = 1 / sqrt(variance + epsilon), variance over C (biased).
 /// Shapes: x, residual, z, y [T, C]; bias, gamma, beta [C]; mean, rstd [T]. bias and residual may be null (absent); where both
 /// are and threshold is 0, z may be null: it is x then, and backward is given x for it. z may be x or residual; y may be neither.
-/// A CUDA block owns whole rows. Deterministic; no workspace.
+/// A CUDA block owns whole rows, of at most 8,192 channels (std::invalid_argument beyond). Deterministic; no workspace.
 template <class T>
 struct LayerNormForward {
   T* y;

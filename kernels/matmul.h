@@ -15,14 +15,16 @@ enum class Transpose : std::uint8_t { no, yes };
 /// where c is written). a is stored [M, K] or, transposed, [K, M], with row stride lda; b likewise; strides are in elements. c
 /// aliases nothing. M, N and K may be 0 (K = 0 gives bias, or zero). Deterministic for one library, device, shape and number of
 /// threads. Throws std::invalid_argument where sizes and strides are none, before anything is touched.
+/// C, the type of c and bias, is T, or Accumulator<T>: a weight's gradient goes from bf16 operands straight into fp32 memory
+/// (docs/decisions/0007-products-on-cuda.md).
 /// On the CPU fp64 is always Eigen's. oneDNN picks its instruction set itself, so that a stream which asks for less than the
-/// machine's best gets Eigen, compiled for what it asks for.
-template <class T>
+/// machine's best gets Eigen, compiled for what it asks for. On CUDA T is fp32 or bf16, and sums are fp32 (docs/kernels/matmul.md).
+template <class T, class C = T>
 struct Matmul {
-  T* c;
+  C* c;
   const T* a;
   const T* b;
-  const T* bias;
+  const C* bias;
   Use use;
   Transpose transpose_a, transpose_b;
   std::int64_t m, n, k;
@@ -37,7 +39,16 @@ std::int64_t matmul_workspace(CpuStream stream, const Matmul<T>& args);
 template <class T>
 void matmul(CpuStream stream, const Matmul<T>& args);
 
-/// Prepared products by shape. One a device; not to be used by two threads at once. Which library it prepares for is a choice of
+/// On CUDA the stream needs plans, the workspace is as large for every product, and what is prepared is for operands aligned to 16 bytes;
+/// for others it is prepared at the first call. A plan is a choice that the host makes: it launches nothing, and allocates no
+/// device memory.
+template <class T, class C>
+std::int64_t matmul_workspace(CudaStream stream, const Matmul<T, C>& args);
+/// Throws CudaError (kernels/device/error.h) where the library has no way to compute it.
+template <class T, class C>
+void matmul(CudaStream stream, const Matmul<T, C>& args);
+
+/// Prepared products on the CPU by shape. One a device; not to be used by two threads at once. Which library it prepares for is a choice of
 /// the build.
 class MatmulPlans {
  public:

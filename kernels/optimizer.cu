@@ -106,20 +106,25 @@ struct BlockTerms {
 };
 
 __device__ __forceinline__ BlockTerms read_terms(const AdamW<float>& args, std::int64_t block) {
-  const OptimizerStep& step = *args.step;
+  // All that is read, before anything waits for it.
+  const std::int32_t updates = args.step->updates;
+  const float learning_rate = args.step->learning_rate;
+  const float scale = args.step->scale;
+  const bool skip = args.step->skip != 0;
   const AdamWGroup& group = args.groups[args.table[block].group];
-  const double rate = static_cast<double>(step.learning_rate) * static_cast<double>(group.learning_rate_factor);
+  const double rate = static_cast<double>(learning_rate) * static_cast<double>(group.learning_rate_factor);
+  const auto keep = static_cast<float>(1.0 - rate * static_cast<double>(group.weight_decay));
   double correction1 = 1.0;
   double correction2 = 1.0;
   if (args.correction == BiasCorrection::corrected) {
-    correction1 = 1.0 / (1.0 - power(args.beta1, step.updates));
-    correction2 = 1.0 / sqrt(1.0 - power(args.beta2, step.updates));
+    correction1 = 1.0 / (1.0 - power(args.beta1, updates));
+    correction2 = 1.0 / sqrt(1.0 - power(args.beta2, updates));
   }
-  return {.scale = step.scale,
-          .keep = static_cast<float>(1.0 - rate * static_cast<double>(group.weight_decay)),
+  return {.scale = scale,
+          .keep = keep,
           .rate = static_cast<float>(rate * correction1),
           .correction2 = static_cast<float>(correction2),
-          .skip = step.skip != 0};
+          .skip = skip};
 }
 
 template <int kWidth>

@@ -24,8 +24,8 @@ constexpr std::int64_t column_sum_workspace(std::int64_t tokens, std::int64_t ch
   return row_parts(tokens) * channels * static_cast<std::int64_t>(sizeof(Accumulator<T>));
 }
 
-/// *y = sum of x[0..count), in order, in fp64 rounded once. For the few numbers that are reported (a loss per row), not for
-/// tensors.
+/// *y = sum of x[0..count) in fp64, rounded at the end; the CPU adds in order, a CUDA block in a fixed order of its own. For the few
+/// numbers that are reported (a loss per row), not for tensors.
 template <class T>
 struct Sum {
   T* y;

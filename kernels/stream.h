@@ -9,6 +9,7 @@ struct CUstream_st;  // CUDA's own name
 namespace [[gnu::visibility("default")]] lathe {
 
 class MatmulPlans;
+class CudaMatmulPlans;
 
 /// Instruction sets that the CPU kernels are compiled for, named after the x86-64 micro-architecture levels: v3 has AVX2 and FMA,
 /// v4 AVX-512 (F, BW, CD, DQ, VL).
@@ -39,8 +40,8 @@ using CudaStreamHandle = CUstream_st*;
 /// stays until it has run.
 struct CudaStream {
   CudaStreamHandle handle = nullptr;
-  /// Prepared matrix products, reused from call to call; borrowed. Products need it.
-  MatmulPlans* plans = nullptr;
+  /// Which algorithm computes which matrix product (kernels/matmul_cuda_plans.h); borrowed. Products need it.
+  CudaMatmulPlans* plans = nullptr;
 };
 
 #ifdef LATHE_EMULATED

@@ -28,10 +28,10 @@ struct Bf16 {
 };
 
 /// Element types of tensors.
-enum class DType : std::uint8_t { f32, f64, i32 };
+enum class DType : std::uint8_t { f32, f64, bf16, i32 };
 
 /// Bytes of one element.
-constexpr std::int64_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+constexpr std::int64_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : (dtype == DType::bf16 ? 2 : 4); }
 
 /// The type in which a kernel for elements of T sums and keeps statistics: fp32 for fp32 and bf16, fp64 for fp64.
 template <class T>

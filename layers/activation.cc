@@ -10,7 +10,7 @@ Tensor activate(Tape& tape, const Tensor& x, const Tensor& bias, Activation acti
   const std::int64_t channels = x.channels();
   expect_shape_or_empty("activate", "bias", bias, Shape{channels});
   Tensor y = Tensor::like(x);
-  on(x, [&]<class T>(CpuStream stream) {
+  on(x, [&]<class T>(auto stream) {
     activation_forward(stream, ActivationForward<T>{.y = y.data<T>(),
                                                     .x = x.data<T>(),
                                                     .bias = bias.data<T>(),
@@ -19,7 +19,7 @@ Tensor activate(Tape& tape, const Tensor& x, const Tensor& bias, Activation acti
                                                     .channels = channels});
   });
   tape.record({.name = "activate", .inputs = {x, bias}, .outputs = {y}, .saved = {x, bias}}, [=](const Backward& b) {
-    on(b.saved(0), [&]<class T>(CpuStream stream) {
+    on(b.saved(0), [&]<class T>(auto stream) {
       const Workspace workspace(b.device(), activation_backward_workspace<T>(rows, channels));
       activation_backward(stream, ActivationBackward<T>{.d_x = b.d_input<T>(0),
                                                         .use_x = b.use(0),

@@ -42,7 +42,7 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
   const std::int64_t tile_rows = batch.tile_rows;
   Tensor out = Tensor::like(qkv, Shape{tokens, channels});
   Tensor lse;
-  on(qkv, [&]<class T>(CpuStream stream) {
+  on_cpu(qkv, [&]<class T>(CpuStream stream) {
     lse = Tensor::empty(qkv.device(), dtype_of<Accumulator<T>>(), Shape{settings.heads, tokens});
     const T* base = qkv.data<T>();
     attention_forward(stream, AttentionForward<T>{.out = out.data<T>(),
@@ -71,7 +71,7 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
                .saved = {qkv, out, lse, batch.cu_seqlens, batch.tile_sequence, batch.tile_first, batch.random_key,
                          batch.sequence_sample}},
               [=](const Backward& b) {
-                on(b.saved(0), [&]<class T>(CpuStream stream) {
+                on_cpu(b.saved(0), [&]<class T>(CpuStream stream) {
                   const Workspace workspace(b.device(), attention_backward_workspace<T>(tokens, settings.heads));
                   const T* base = b.saved(0).data<T>();
                   T* d_base = b.d_input<T>(0);

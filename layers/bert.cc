@@ -175,4 +175,31 @@ void BertClassifier::prepare(std::int64_t tokens, std::int64_t rows) const {
   prepare_linear(head_.weight->value, rows);
 }
 
+MaskedLmHead::MaskedLmHead(ParameterSet& parameters, const BertSettings& settings)
+    : transform_(add_linear(parameters, "cls.predictions.transform.dense", settings.hidden_size, settings.hidden_size)),
+      norm_(add_norm(parameters, "cls.predictions.transform.LayerNorm", settings.hidden_size)),
+      bias_(&parameters.add({.name = "cls.predictions.bias",
+                             .shape = {settings.vocabulary},
+                             .decay = Decay::no,
+                             .initial = Initial::zeros,
+                             .file_names = {}})),
+      activation_(settings.activation),
+      epsilon_(settings.layer_norm_epsilon) {}
+
+Tensor MaskedLmHead::forward(Tape& tape, const Tensor& rows, const Tensor& words) const {
+  const Tensor inner =
+      activate(tape, linear(tape, rows, transform_.weight->value, Tensor()), transform_.bias->value, activation_);
+  // Nothing is dropped, so that the batch is not asked for anything.
+  const Tensor normalised = layer_norm(tape, inner, Tensor(), Tensor(), norm_.gamma->value, norm_.beta->value, epsilon_, Batch{},
+                                       RowKind::labelled, {.site = 0, .probability = 0.0});
+  return decode(tape, normalised, words, bias_->value);
+}
+
+BertMaskedLm::BertMaskedLm(ParameterSet& parameters, const BertSettings& settings)
+    : bert_(parameters, settings), head_(parameters, settings) {}
+
+Tensor BertMaskedLm::forward(Tape& tape, const Batch& batch) const {
+  return head_.forward(tape, bert_.forward(tape, batch, RowKind::labelled), bert_.words().value);
+}
+
 }  // namespace lathe

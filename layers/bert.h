@@ -40,6 +40,8 @@ class BertEmbeddings {
  public:
   BertEmbeddings(ParameterSet& parameters, const BertSettings& settings);
   Tensor forward(Tape& tape, const Batch& batch) const;
+  /// The word embeddings [V, C].
+  const Parameter& words() const noexcept { return *words_; }
 
  private:
   Parameter* words_;
@@ -91,6 +93,8 @@ class Bert {
   /// Adds its parameters, named as Hugging Face's BertModel names them without "bert.".
   Bert(ParameterSet& parameters, const BertSettings& settings);
   const BertSettings& settings() const noexcept { return settings_; }
+  /// The word embeddings [V, C], which a masked language model also decodes with.
+  const Parameter& words() const noexcept { return embeddings_.words(); }
 
   /// Hidden states of the last layer: [T, C], or of the labelled rows [R, C]. The labelled rows are the same numbers to rounding at less
   /// work: the last layer's projection and feed-forward are done for them alone.
@@ -136,6 +140,39 @@ class BertClassifier {
   LinearParameters head_;
   std::int64_t classes_;
   double dropout_;
+};
+
+/// Scores of all tokens of the vocabulary for the labelled rows: dense layer, activation, LayerNorm, and the word embeddings as a tied decoder
+/// with a bias of its own (BertForMaskedLM's cls.predictions).
+class MaskedLmHead {
+ public:
+  MaskedLmHead(ParameterSet& parameters, const BertSettings& settings);
+  /// Logits [R, S] of rows [R, C], as decode() lays them out.
+  Tensor forward(Tape& tape, const Tensor& rows, const Tensor& words) const;
+
+ private:
+  LinearParameters transform_;
+  LayerNormParameters norm_;
+  Parameter* bias_;
+  Activation activation_;
+  double epsilon_;
+};
+
+/// Bert and a masked-language-model head: BertForMaskedLM. The labelled rows are the masked tokens, gathered before the head.
+class BertMaskedLm {
+ public:
+  BertMaskedLm(ParameterSet& parameters, const BertSettings& settings);
+  const Bert& bert() const noexcept { return bert_; }
+  /// Logits [R, S] as decode() lays them out.
+  Tensor forward(Tape& tape, const Batch& batch) const;
+  /// What cross_entropy_loss() must be told of the logits.
+  LossSettings loss_settings() const {
+    return {.label_smoothing = 0.0, .class_weights = {}, .classes = bert_.settings().vocabulary};
+  }
+
+ private:
+  Bert bert_;
+  MaskedLmHead head_;
 };
 
 }  // namespace lathe

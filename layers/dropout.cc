@@ -38,13 +38,13 @@ Tensor dropout(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows, Dr
   const DropoutTensors tensors = dropout_tensors(batch, rows);
   expect_shape("dropout", "sample numbers", tensors.sample, Shape{tokens});
   Tensor y = Tensor::like(x);
-  on(x, [&]<class T>(CpuStream stream) {
+  on(x, [&]<class T>(auto stream) {
     dropout_forward(stream, DropoutForward<T>{
                                 .y = y.data<T>(), .x = x.data<T>(), .dropout = settings, .tokens = tokens, .channels = channels});
   });
   tape.record({.name = "dropout", .inputs = {x}, .outputs = {y}, .saved = {tensors.key, tensors.sample, tensors.position}},
               [=](const Backward& b) {
-                on(b.d_output(0), [&]<class T>(CpuStream stream) {
+                on(b.d_output(0), [&]<class T>(auto stream) {
                   dropout_backward(stream, DropoutBackward<T>{.d_x = b.d_input<T>(0),
                                                               .use = b.use(0),
                                                               .d_y = b.d_output<T>(0),

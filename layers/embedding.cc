@@ -40,7 +40,7 @@ Tensor embed(Tape& tape, const EmbeddingTables& tables, const Batch& batch, doub
   Tensor z;
   Tensor mean;
   Tensor rstd;
-  on(tables.words, [&]<class T>(CpuStream stream) {
+  on(tables.words, [&]<class T>(auto stream) {
     if (tables.gamma) {
       z = Tensor::like(y);
       mean = Tensor::empty(y.device(), dtype_of<Accumulator<T>>(), Shape{tokens});
@@ -74,7 +74,7 @@ Tensor embed(Tape& tape, const EmbeddingTables& tables, const Batch& batch, doub
                  batch.cu_seqlens, batch.type, batch.random_key, batch.sample, batch.position}},
       [=](const Backward& b) {
         const Tensor& d_y = b.d_output(0);
-        on(d_y, [&]<class T>(CpuStream stream) {
+        on(d_y, [&]<class T>(auto stream) {
           using A = Accumulator<T>;
           const Tensor d_z = Tensor::like(d_y);
           {

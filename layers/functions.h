@@ -14,6 +14,15 @@ enum class RowKind : std::uint8_t { tokens, labelled };
 /// y = x weight^T + bias. Shapes: x [T, K], weight [N, K], bias [N] or empty, y [T, N].
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+/// Columns of decode()'s result are a multiple of it, so that rows begin where 16-byte accesses may.
+inline constexpr std::int64_t kVocabularyMultiple = 64;
+
+/// logits[r, v] = sum_c x[r, c] words[v, c] + bias[v]: scores of all tokens of a vocabulary, by the table that embeds them (tied; Press and Wolf,
+/// 2017). Shapes: x [R, C], words [V, C], bias [V] or empty, logits [R, S] with S = V rounded up to a multiple of kVocabularyMultiple.
+/// Columns from V on are not written, and cross_entropy_loss() is told of them by LossSettings::classes = V; their gradient must be 0, as that
+/// leaves it.
+Tensor decode(Tape& tape, const Tensor& x, const Tensor& words, const Tensor& bias);
+
 /// Prepares the products of linear() and of its backward for an x of `rows` rows and this weight, so that the first such call needn't.
 void prepare_linear(const Tensor& weight, std::int64_t rows);
 

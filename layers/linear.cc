@@ -49,9 +49,9 @@ Matmul<T> input_product(Sizes s, Use use) {
           .workspace = nullptr};
 }
 
-/// d_weight = d_y^T x.
+/// d_weight = d_y^T x, in the accumulator's type, as the gradient arena has it.
 template <class T>
-Matmul<T> weight_product(Sizes s, Use use) {
+Matmul<T, Accumulator<T>> weight_product(Sizes s, Use use) {
   return {.c = nullptr,
           .a = nullptr,
           .b = nullptr,
@@ -69,8 +69,8 @@ Matmul<T> weight_product(Sizes s, Use use) {
 }
 
 /// Runs the product c = op(a) op(b) + bias with a workspace of its own.
-template <class T>
-void multiply(CpuStream stream, Device& device, Matmul<T> product, T* c, const T* a, const T* b, const T* bias) {
+template <class Stream, class T, class C>
+void multiply(Stream stream, Device& device, Matmul<T, C> product, C* c, const T* a, const T* b, const C* bias) {
   product.c = c;
   product.a = a;
   product.b = b;
@@ -84,14 +84,14 @@ void multiply(CpuStream stream, Device& device, Matmul<T> product, T* c, const T
 
 void prepare_linear(const Tensor& weight, std::int64_t rows) {
   const Sizes sizes{.rows = rows, .in = weight.channels(), .out = weight.rows()};
-  on(weight, [&]<class T>(CpuStream stream) {
+  on(weight, [&]<class T>(auto stream) {
     Matmul<T> with_bias = forward_product<T>(sizes);
     with_bias.bias = weight.data<T>();  // only whether there is one matters
     for (const Matmul<T>& product :
-         {forward_product<T>(sizes), with_bias, input_product<T>(sizes, Use::write), input_product<T>(sizes, Use::add),
-          weight_product<T>(sizes, Use::write), weight_product<T>(sizes, Use::add)}) {
+         {forward_product<T>(sizes), with_bias, input_product<T>(sizes, Use::write), input_product<T>(sizes, Use::add)}) {
       static_cast<void>(matmul_workspace(stream, product));
     }
+    for (const Use use : {Use::write, Use::add}) static_cast<void>(matmul_workspace(stream, weight_product<T>(sizes, use)));
   });
 }
 
@@ -100,17 +100,19 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   expect_shape("linear", "weight", weight, Shape{sizes.out, sizes.in});
   expect_shape_or_empty("linear", "bias", bias, Shape{sizes.out});
   Tensor y = Tensor::like(x, Shape{sizes.rows, sizes.out});
-  on(x, [&]<class T>(CpuStream stream) {
+  on(x, [&]<class T>(auto stream) {
     multiply(stream, *x.device(), forward_product<T>(sizes), y.data<T>(), x.data<T>(), weight.data<T>(), bias.data<T>());
   });
   tape.record({.name = "linear", .inputs = {x, weight, bias}, .outputs = {y}, .saved = {x, weight}}, [sizes](const Backward& b) {
-    on(b.saved(0), [&]<class T>(CpuStream stream) {
+    on(b.saved(0), [&]<class T>(auto stream) {
       const T* d_y = b.d_output<T>(0);
-      const T* none = nullptr;
+      using A = Accumulator<T>;
       if (b.use(0) != Use::skip)
-        multiply(stream, b.device(), input_product<T>(sizes, b.use(0)), b.d_input<T>(0), d_y, b.saved(1).data<T>(), none);
+        multiply(stream, b.device(), input_product<T>(sizes, b.use(0)), b.d_input<T>(0), d_y, b.saved(1).data<T>(),
+                 static_cast<const T*>(nullptr));
       if (b.use(1) != Use::skip)
-        multiply(stream, b.device(), weight_product<T>(sizes, b.use(1)), b.d_input<T>(1), d_y, b.saved(0).data<T>(), none);
+        multiply(stream, b.device(), weight_product<T>(sizes, b.use(1)), b.d_input<A>(1), d_y, b.saved(0).data<T>(),
+                 static_cast<const A*>(nullptr));
       if (b.use(2) != Use::skip) {
         const Workspace workspace(b.device(), column_sum_workspace<T>(sizes.rows, sizes.out));
         column_sum(stream, ColumnSum<T>{.y = b.d_input<Accumulator<T>>(2),

@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <cstddef>
 
 #include "lathe/kernels/cross_entropy.h"
 #include "lathe/kernels/reduce.h"
@@ -20,7 +20,7 @@ Tensor cross_entropy_loss(Tape& tape, const Tensor& logits, const Batch& batch, 
   if (batch.loss_scale.size() != 1 || !batch.loss_scale)
     throw LogicError("cross_entropy_loss: the batch has no loss_scale, which must be one number");
   Tensor loss;
-  on(logits, [&]<class T>(CpuStream stream) {
+  on(logits, [&]<class T>(auto stream) {
     using A = Accumulator<T>;
     const Tensor row_loss = Tensor::empty(logits.device(), dtype_of<A>(), Shape{rows});
     loss = Tensor::empty(logits.device(), dtype_of<A>(), Shape{});
@@ -43,11 +43,12 @@ Tensor cross_entropy_loss(Tape& tape, const Tensor& logits, const Batch& batch, 
         if (b.d_output(0).size() != 0)
           throw LogicError("cross_entropy_loss: the loss takes no upstream gradient; its factor is the batch's loss_scale");
         if (b.use(0) == Use::skip) return;
-        on(b.saved(0), [&]<class T>(CpuStream stream) {
+        on(b.saved(0), [&]<class T>(auto stream) {
           T* d_logits = b.d_input<T>(0);
           const T* gradient = b.saved(0).data<T>();
           if (b.use(0) == Use::write) {
-            std::copy_n(gradient, b.saved(0).size(), d_logits);
+            b.device().copy(reinterpret_cast<std::byte*>(d_logits), reinterpret_cast<const std::byte*>(gradient),
+                            b.saved(0).bytes());
           } else {
             add(stream, Add<T>{.y = d_logits, .a = d_logits, .b = gradient, .count = b.saved(0).size()});
           }

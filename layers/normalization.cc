@@ -25,7 +25,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& bias, const Tensor&
   const Tensor z = plain ? x : Tensor::like(x);
   Tensor mean;
   Tensor rstd;
-  on(x, [&]<class T>(CpuStream stream) {
+  on(x, [&]<class T>(auto stream) {
     mean = Tensor::empty(x.device(), dtype_of<Accumulator<T>>(), Shape{rows});
     rstd = Tensor::like(mean);
     layernorm_forward(stream, LayerNormForward<T>{.y = y.data<T>(),
@@ -48,7 +48,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& bias, const Tensor&
                .outputs = {y},
                .saved = {z, mean, rstd, gamma, tensors.key, tensors.sample, tensors.position}},
               [=](const Backward& b) {
-                on(b.saved(0), [&]<class T>(CpuStream stream) {
+                on(b.saved(0), [&]<class T>(auto stream) {
                   using A = Accumulator<T>;
                   const Workspace workspace(b.device(), layernorm_backward_workspace<T>(rows, channels));
                   layernorm_backward(stream,

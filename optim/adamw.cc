@@ -23,7 +23,7 @@ void AdamWOptimizer::step(double learning_rate) {
   state->learning_rate = static_cast<float>(learning_rate);
   ++state->step;
   const auto blocks = static_cast<std::int64_t>(arena_.blocks().size());
-  on(arena_.values(), [&]<class T>(CpuStream stream) {
+  on_cpu(arena_.values(), [&]<class T>(CpuStream stream) {
     squared_norms(stream, SquaredNorms<T>{
                               .block_sums = block_sums_.data<T>(), .gradients = arena_.gradients().data<T>(), .blocks = blocks});
     clip_scale(stream, ClipScale<T>{.step = state, .block_sums = block_sums_.data<T>(), .blocks = blocks});

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "lathe/kernels/matmul_cuda_plans.h"
+#include "lathe/kernels/matmul_library.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/pinned_ring.h"
 
@@ -101,10 +103,13 @@ class GpuMemory : public MemorySource {
 class Gpu : public CudaContext {
  public:
   explicit Gpu(const Device::CudaOptions& options)
-      : limit_(options.limit_bytes), name_(use_gpu(options.index).name), stream_(make_stream()) {}
+      : limit_(options.limit_bytes),
+        name_(use_gpu(options.index).name),
+        stream_(make_stream()),
+        plans_(std::make_unique<CudaMatmulPlans>(make_matmul_library())) {}
 
   std::string name() const override { return name_; }
-  CudaStream stream() const override { return {.handle = stream_.get(), .plans = nullptr}; }
+  CudaStream stream() const override { return {.handle = stream_.get(), .plans = plans_.get()}; }
   std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(limit_); }
   void upload(std::byte* to, std::span<const std::byte> from) override { ring_.upload(to, from, stream_.get()); }
   void download(std::span<std::byte> to, const std::byte* from) override {
@@ -114,12 +119,16 @@ class Gpu : public CudaContext {
   void fill_zero(std::byte* to, std::int64_t bytes) override {
     check(cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), stream_.get()));
   }
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) override {
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream_.get()));
+  }
   void synchronize() override { check(cudaStreamSynchronize(stream_.get())); }
 
  private:
   std::int64_t limit_;
   std::string name_;
   OwnedStream stream_;
+  std::unique_ptr<CudaMatmulPlans> plans_;
   PinnedRing ring_;
 };
 

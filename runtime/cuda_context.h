@@ -30,6 +30,7 @@ class CudaContext {
   virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;
   virtual void download(std::span<std::byte> to, const std::byte* from) = 0;
   virtual void fill_zero(std::byte* to, std::int64_t bytes) = 0;
+  virtual void copy(std::byte* to, const std::byte* from, std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
 };
 

@@ -119,6 +119,15 @@ void Device::fill_zero(std::byte* to, std::int64_t bytes) {
   }
 }
 
+void Device::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
+  if (bytes == 0) return;
+  if (cuda_ != nullptr) {
+    cuda_->copy(to, from, bytes);
+  } else {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  }
+}
+
 void Device::synchronize() {
   if (cuda_ != nullptr) cuda_->synchronize();
 }

@@ -101,6 +101,8 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Copies to the host, once all that was enqueued before has run, and waits for it.
   void download(std::span<std::byte> to, const std::byte* from);
   void fill_zero(std::byte* to, std::int64_t bytes);
+  /// Copies within the device.
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes);
   /// Waits for all that was enqueued. Throws CudaError where a kernel failed.
   void synchronize();
   /// A number that no other tensor of this device has.

@@ -35,7 +35,7 @@ ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSe
   }
   const Shape shape{static_cast<std::int64_t>(blocks_.size()) * kArenaBlock};
   values_ = Tensor::empty(device, dtype, shape);
-  if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, dtype, shape);
+  if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, dtype == DType::bf16 ? DType::f32 : dtype, shape);
   std::int64_t offset = 0;
   for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
     const std::int64_t size = parameter->shape.size();
@@ -53,12 +53,14 @@ void ParameterArena::watch(Tape& tape, Use first) const {
 
 void ParameterArena::initialise(const Parameter& parameter, std::uint32_t seed, double deviation) {
   const RandomNumbers random(seed, RandomUse::initial_weights, stream_of(parameter.name));
-  on(parameter.value, [&]<class T>(CpuStream) {
-    const std::span<T> values(parameter.value.data<T>(), static_cast<std::size_t>(parameter.value.size()));
+  on(parameter.value, [&]<class T>(auto) {
+    std::vector<T> values(static_cast<std::size_t>(parameter.value.size()));
     for (std::size_t i = 0; i < values.size(); ++i) {
-      values[i] = parameter.initial == Initial::normal ? static_cast<T>(deviation * random.normal(i))
-                                                       : static_cast<T>(parameter.initial == Initial::ones);
+      const double value =
+          parameter.initial == Initial::normal ? deviation * random.normal(i) : (parameter.initial == Initial::ones ? 1.0 : 0.0);
+      values[i] = static_cast<T>(value);
     }
+    parameter.value.copy_from<T>(values);
   });
 }
 

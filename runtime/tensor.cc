@@ -40,6 +40,8 @@ std::string_view to_string(DType dtype) {
   switch (dtype) {
     case DType::f32:
       return "f32";
+    case DType::bf16:
+      return "bf16";
     case DType::f64:
       return "f64";
     case DType::i32:
@@ -48,8 +50,9 @@ std::string_view to_string(DType dtype) {
   return "?";
 }
 
-void throw_not_floating(DType dtype) {
-  throw LogicError(fmt::format("a floating-point tensor is needed here, not {}", to_string(dtype)));
+void throw_not_covered(DType dtype, DeviceKind device) {
+  if (dtype == DType::i32) throw LogicError("a floating-point tensor is needed here, not i32");
+  throw LogicError(fmt::format("no kernel here for {} on {}", to_string(dtype), device == DeviceKind::cpu ? "the CPU" : "CUDA"));
 }
 
 Tensor Tensor::empty(const DeviceRef& device, DType dtype, const Shape& shape) {
@@ -128,15 +131,19 @@ void Tensor::fill_zero() const {
 
 template Tensor Tensor::from(const DeviceRef&, std::span<const float>, const Shape&);
 template Tensor Tensor::from(const DeviceRef&, std::span<const double>, const Shape&);
+template Tensor Tensor::from(const DeviceRef&, std::span<const Bf16>, const Shape&);
 template Tensor Tensor::from(const DeviceRef&, std::span<const std::int32_t>, const Shape&);
 template float* Tensor::data() const;
 template double* Tensor::data() const;
+template Bf16* Tensor::data() const;
 template std::int32_t* Tensor::data() const;
 template void Tensor::copy_to(std::span<float>) const;
 template void Tensor::copy_to(std::span<double>) const;
+template void Tensor::copy_to(std::span<Bf16>) const;
 template void Tensor::copy_to(std::span<std::int32_t>) const;
 template void Tensor::copy_from(std::span<const float>) const;
 template void Tensor::copy_from(std::span<const double>) const;
+template void Tensor::copy_from(std::span<const Bf16>) const;
 template void Tensor::copy_from(std::span<const std::int32_t>) const;
 
 }  // namespace lathe

@@ -27,7 +27,7 @@ BYTES_OF_SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90a": 228 << 10}
 SHARED_RESERVED = 1 << 10  # by the system, of each block
 
 # Template arguments that say that a kernel moves 16 bytes at a time.
-WIDE = re.compile(r"RowShape<\d+, (?:4|8), \d+>|(?:float, 4|Bf16, 8)>")
+WIDE = re.compile(r"RowShape<\d+, (?:4|8), \d+>|(?:float, 4|Bf16, 8)>|^adamw_kernel<4>|^cross_entropy_")
 
 
 class Misuse(Exception):
@@ -61,7 +61,7 @@ def demangled(names):
     readable = {}
     for name, line in zip(names, lines):
         line = line.replace("(anonymous namespace)::", "").replace("lathe::device::", "").replace("lathe::", "")
-        line = re.sub(r"\((?:Activation|DropoutPlace)\)(\d+)", r"\1", line)  # an enumerator is printed as a cast
+        line = re.sub(r"\((?:Activation|DropoutPlace|Source|Weighting)\)(\d+)", r"\1", line)  # an enumerator is printed as a cast
         depth, end = 0, len(line)
         for at, character in enumerate(line):
             depth += {"<": 1, ">": -1}.get(character, 0)

@@ -16,9 +16,11 @@ __device__ __forceinline__ void cp_async(void* shared, const void* global, bool 
 #else
   const int read = present ? kBytes : 0;
   if constexpr (kBytes == 16) {  // past the first-level cache: nobody reads it there
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(read) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(read)
+                 : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(shared)), "l"(global), "n"(kBytes), "r"(read)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(shared)), "l"(global), "n"(kBytes),
+                 "r"(read)
                  : "memory");
   }
 #endif

@@ -16,14 +16,14 @@ enum class DropoutPlace : std::uint8_t { before, after };
 
 /// A block of 128 threads (256 where a row needs them) owns a part. Its sums for d_gamma, d_beta and d_bias stay in registers from row to
 /// row: 96 a thread at 32 columns, which leaves 255 registers a thread and 256 threads a processor. What hides memory's latency is then
-/// not other warps but the next row, which is loaded while the present one is computed with, where it is of bf16 (32 registers); rows of fp32
-/// bring twice the bytes in flight by themselves.
+/// not other warps but the next row, which is loaded while the present one is computed with, where it is of bf16 (32 registers); rows of
+/// fp32 bring twice the bytes in flight by themselves.
 template <class T, class Shape>
 struct NormBackwardBlock {
   static constexpr int kThreads = Shape::kThreads < 128 ? 128 : Shape::kThreads;
   static constexpr int kTeams = kThreads / Shape::kThreads;
   static constexpr int kPerProcessor = 256 / kThreads;
-  static constexpr bool kAhead = sizeof(T) * Shape::kWidth == 16 && sizeof(T) == 2;
+  static constexpr bool kAhead = sizeof(T) == 2 && Shape::kWidth > 1;
 };
 
 /// What a row's gradient comes from; the numbers as the first lane of each warp has them.
@@ -53,30 +53,50 @@ __device__ __forceinline__ NormBackwardRow<T, Shape> load_norm_backward_row(cons
   return row;
 }
 
-/// to[:] = the sum of the teams' `mine`, in the order of their numbers. `shared` has a place for each channel. All threads of the block.
+/// Where a block adds up its teams' sums, in shared memory: pieces of 16 bytes, each of all threads of a team together, so that threads
+/// meet on no bank; 16 words between pieces that would, when they are read column by column.
+template <class Shape>
+struct TeamSums {
+  static constexpr int kPiece = Shape::kWidth < 4 ? Shape::kWidth : 4;
+  static constexpr int kPerWidth = Shape::kWidth / kPiece;
+  static constexpr int kStride = Shape::kThreads * kPiece + (kPerWidth > 1 ? 16 : 0);
+  static constexpr std::size_t kBytes = sizeof(float) * Shape::kPieces * kPerWidth * kStride;
+
+  /// The place of column i of piece p of a thread.
+  static __device__ __forceinline__ int place(int p, int thread, int i) {
+    return (p * kPerWidth + i / kPiece) * kStride + thread * kPiece + i % kPiece;
+  }
+  static __device__ __forceinline__ int place_of(int column) {
+    const int within = column % Shape::kStride;
+    return place(column / Shape::kStride, within / Shape::kWidth, within % Shape::kWidth);
+  }
+};
+
+/// to[:] = the sum of the teams' `mine`, in the order of their numbers. All threads of the block.
 template <class Shape, int kTeams>
 __device__ __forceinline__ void store_teams_sum(float* to, const Row<Shape>& mine, float* shared, int channels) {
+  using Sums = TeamSums<Shape>;
   const int first = first_column<Shape>();
-  constexpr int kWidth = Shape::kWidth < 4 ? Shape::kWidth : 4;
+  const int thread = static_cast<int>(threadIdx.x) % Shape::kThreads;
   for (int team = 0; team < kTeams; ++team) {
     if (team == team_number<Shape>()) {
 #pragma unroll
       for (int p = 0; p < Shape::kPieces; ++p) {
         if (first + p * Shape::kStride >= channels) continue;
 #pragma unroll
-        for (int i = 0; i < Shape::kWidth; i += kWidth) {
-          float* const place = shared + first + p * Shape::kStride + i;
-          Vector<float, kWidth> sum = {};
-          if (team > 0) sum = load<kWidth>(place);
+        for (int i = 0; i < Shape::kWidth; i += Sums::kPiece) {
+          float* const place = shared + Sums::place(p, thread, i);
+          Vector<float, Sums::kPiece> sum = {};
+          if (team > 0) sum = load<Sums::kPiece>(place);
 #pragma unroll
-          for (int k = 0; k < kWidth; ++k) sum[k] += mine.piece[p][i + k];
+          for (int k = 0; k < Sums::kPiece; ++k) sum[k] += mine.piece[p][i + k];
           store(place, sum);
         }
       }
     }
     __syncthreads();
   }
-  for (int c = static_cast<int>(threadIdx.x); c < channels; c += static_cast<int>(blockDim.x)) to[c] = shared[c];
+  for (int c = static_cast<int>(threadIdx.x); c < channels; c += static_cast<int>(blockDim.x)) to[c] = shared[Sums::place_of(c)];
   __syncthreads();
 }
 
@@ -139,7 +159,9 @@ __global__ void __launch_bounds__(NormBackwardBlock<T, Shape>::kThreads, NormBac
     turn ^= 1;
     const float mean_g = sums[0] * per_channel;
     const float mean_g_n = sums[1] * per_channel;
-    combine(d, n, [&](float& g, float normalised) { g = rstd * (g - mean_g - normalised * mean_g_n); });
+    const float shift = -rstd * mean_g;
+    const float slope = -rstd * mean_g_n;
+    combine(d, n, [&](float& g, float normalised) { g = rstd * g + (slope * normalised + shift); });
 
     // d_x first: it may be the same buffer as d_residual, which then adds to it.
     if constexpr (kPlace == DropoutPlace::before) {
@@ -169,10 +191,8 @@ void norm_backward(const char* what, CudaStream stream, const LayerNormBackward<
   with_row_shape<T>(what, args.channels, wide, [&]<class Shape>() {
     using Block = NormBackwardBlock<T, Shape>;
     launch(norm_backward_kernel<T, Shape, kPlace>,
-           {.grid = static_cast<unsigned>(parts),
-            .block = Block::kThreads,
-            .shared_bytes = static_cast<std::size_t>(args.channels) * sizeof(float)},
-           stream, args, static_cast<int>(parts));
+           {.grid = static_cast<unsigned>(parts), .block = Block::kThreads, .shared_bytes = TeamSums<Shape>::kBytes}, stream,
+           args, static_cast<int>(parts));
   });
   sum_parts<3>(stream, {.partials = reinterpret_cast<const float*>(args.workspace),
                         .parts = parts,

@@ -74,6 +74,7 @@ class Judge {
       }
       judge_shared(dynamic_shadow(), offset, run_.dynamic_shared.bytes);
     } else if (const ThreadLocalVariable* variable = shared_variable()) {
+      if (variable->guard) return;
       const std::uintptr_t offset = address_ - run_.static_shared.begin;
       if (offset + touch_.bytes > variable->offset + variable->bytes)
         fail(FaultKind::out_of_bounds, "reaches behind the end of " + variable->name);
@@ -160,13 +161,8 @@ class Judge {
     must_follow(entry.write, mask, "write");
     if (touch_.kind == AccessKind::read) {
       const Access& read = entry.read;
-      if (read.bytes != 0 && read.serial < run_.began && read.serial != run_.ordered) {
-        if (ordered_before_operation(read)) {
-          run_.ordered = read.serial;
-        } else {
-          run_.memory->keep_read(static_cast<std::size_t>(&entry - run_.memory->cells()), read);
-        }
-      }
+      if (read.bytes != 0 && read.serial < run_.began && !run_.ordered.contains(read))
+        run_.memory->keep_read(static_cast<std::size_t>(&entry - run_.memory->cells()), read);
       remember(entry.read, mask);
       return;
     }
@@ -191,9 +187,7 @@ class Judge {
   void must_follow(const Access& before, std::uint32_t mask, const char* noun) {
     if ((before.bytes & mask) == 0) return;
     if (before.serial < run_.began) {
-      if (before.serial == run_.ordered) return;
-      if (!ordered_before_operation(before)) fail(FaultKind::stream_order, why_unordered(before));
-      run_.ordered = before.serial;
+      if (!run_.ordered.contains(before)) fail(FaultKind::stream_order, why_unordered(before));
       return;
     }
     if (scope_of(before) == Scope::thread && before.thread == now_.thread) return;
@@ -260,12 +254,12 @@ class Judge {
     known.bytes = (first ? mask : bytes) & 3U;
   }
 
-  [[noreturn]] void fail_race(const char* noun, std::uint32_t thread, std::uint32_t code) {
+  [[noreturn, gnu::cold, gnu::noinline]] void fail_race(const char* noun, std::uint32_t thread, std::uint32_t code) {
     const std::string who = thread == now_.thread ? "another thread" : place_of(run_, thread);
     fail(FaultKind::race, fmt::format("collides with the {} by {} at {}: no barrier lies between", noun, who, source_line(code)));
   }
 
-  [[noreturn]] void fail(FaultKind kind, const std::string& why) {
+  [[noreturn, gnu::cold, gnu::noinline]] void fail(FaultKind kind, const std::string& why) {
     std::string place;
     if (run_.memory->contains(touch_.address)) {
       place = run_.memory->describe(address_);

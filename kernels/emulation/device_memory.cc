@@ -196,6 +196,12 @@ std::string DeviceMemory::describe(std::uintptr_t address) const {
   return std::string(hexadecimal) + "in no allocation";
 }
 
+bool Ordered::find(const Access& before) {
+  if (!ordered_before_operation(before)) return false;
+  known_[next_++ % known_.size()] = moments_of_operation(before.serial);
+  return true;
+}
+
 void DeviceMemory::keep_read(std::size_t cell, const Access& read) {
   std::vector<Access>& reads = kept_reads_[cell];
   // Whoever must come behind the running operation comes behind what is before it.
@@ -214,14 +220,13 @@ std::vector<Access> DeviceMemory::take_reads(std::size_t cell) {
 void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind, Serial serial, const std::string& who) {
   const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(address) - all_.begin;
   const char* verb = kind == AccessKind::read ? "reads" : "writes";
-  Serial ordered = 0;
+  Ordered ordered;
   const auto must_follow = [&](const Access& before, std::uint32_t mask, std::uintptr_t at) {
-    if ((before.bytes & mask) == 0 || before.serial == ordered || before.serial == serial) return;
-    if (!ordered_before_operation(before)) {
+    if ((before.bytes & mask) == 0 || before.serial == serial) return;
+    if (!ordered.contains(before)) {
       throw Fault(FaultKind::stream_order,
                   fmt::format("{}: {} {}, {}", who, verb, describe(all_.begin + at), why_unordered(before)));
     }
-    ordered = before.serial;
   };
   for (std::uintptr_t at = offset; at < offset + bytes;) {
     const std::uintptr_t cell = at / 2;
@@ -240,13 +245,7 @@ void DeviceMemory::touch(const void* address, std::size_t bytes, AccessKind kind
         throw Fault(FaultKind::uninitialised,
                     fmt::format("{}: reads {}, which nothing has written", who, describe(all_.begin + at)));
       }
-      if (entry.read.bytes != 0 && entry.read.serial != ordered) {
-        if (ordered_before_operation(entry.read)) {
-          ordered = entry.read.serial;
-        } else {
-          keep_read(cell, entry.read);
-        }
-      }
+      if (entry.read.bytes != 0 && entry.read.serial != serial && !ordered.contains(entry.read)) keep_read(cell, entry.read);
       entry.read = now;
     } else {
       must_follow(entry.read, mask, at);

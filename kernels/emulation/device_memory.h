@@ -118,6 +118,8 @@ DeviceMemory& device_memory();
 
 /// Whether the access that `before` remembers is ordered before the running operation. In queue.cc, which knows the streams.
 bool ordered_before_operation(const Access& before);
+/// The moments of the operation that had this one.
+Range moments_of_operation(Serial serial);
 /// Why not: "was touched by ...".
 std::string why_unordered(const Access& before);
 

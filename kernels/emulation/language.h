@@ -24,7 +24,6 @@
 #define __constant__
 #define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // One block runs at a time on a host thread: its static shared memory is that thread's own.
@@ -82,23 +81,27 @@ __forceinline__ bool __all_sync(unsigned mask, bool predicate, std::source_locat
   return lathe::emulation::ballot(mask, predicate, where) == mask;
 }
 
-template <class T>
+// For the types that CUDA has them for; long is none of them, on any system.
+template <class T, class... Types>
+concept OneOf = (std::same_as<T, Types> || ...);
+
+template <OneOf<int, unsigned, unsigned long long, float, double> T>
 __forceinline__ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return static_cast<T>(old + value); });
 }
-template <class T>
+template <OneOf<int, unsigned, long long, unsigned long long> T>
 __forceinline__ T atomicMax(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return old < value ? value : old; });
 }
-template <class T>
+template <OneOf<int, unsigned, long long, unsigned long long> T>
 __forceinline__ T atomicMin(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T old) { return value < old ? value : old; });
 }
-template <class T>
+template <OneOf<int, unsigned, unsigned long long, float> T>
 __forceinline__ T atomicExch(T* address, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [value](T) { return value; });
 }
-template <class T>
+template <OneOf<int, unsigned, unsigned long long> T>
 __forceinline__ T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value) {
   return lathe::emulation::atomic(address, [compare, value](T old) { return old == compare ? value : old; });
 }

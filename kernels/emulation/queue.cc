@@ -376,11 +376,20 @@ const Device::Past* Device::past(Serial serial) const {
   return after == history_.begin() ? nullptr : &*std::prev(after);
 }
 
+Range Device::moments(Serial serial) const {
+  const auto after = std::ranges::upper_bound(history_, serial, {}, &Past::began);
+  const Serial begin = after == history_.begin() ? 0 : std::prev(after)->began;
+  const Serial end = after == history_.end() ? serial + 1 : after->began;
+  return {.begin = begin, .bytes = end - begin};
+}
+
 bool ordered_before_operation(const Access& before) {
   const Device::Past* past = device().past(before.serial);
   const Operation* now = device().now();
   return past == nullptr || now == nullptr || now->clock.of(past->stream) >= past->number;
 }
+
+Range moments_of_operation(Serial serial) { return device().moments(serial); }
 
 std::string why_unordered(const Access& before) {
   return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event",

@@ -160,6 +160,8 @@ class Device {
     std::uint64_t number;
   };
   const Past* past(Serial serial) const;
+  /// From its first moment to the next operation's; of all that are forgotten, where it is one of those.
+  Range moments(Serial serial) const;
   const Operation* now() const { return now_; }
 
   Device();

@@ -118,6 +118,23 @@ struct Range {
   bool contains(std::uintptr_t address) const { return address - begin < bytes; }
 };
 
+/// Which earlier operations are known to be ordered before the running one; the last few are remembered.
+class Ordered {
+ public:
+  bool contains(const Access& before) {
+    for (const Range& moments : known_) {
+      if (moments.contains(before.serial)) return true;
+    }
+    return find(before);
+  }
+
+ private:
+  bool find(const Access& before);
+
+  std::array<Range, 4> known_{};
+  unsigned next_ = 0;
+};
+
 /// The launch that this host thread runs. Null outside of kernels: nothing is watched then.
 class Running {
  public:
@@ -142,7 +159,7 @@ class Running {
   unsigned block_number = 0;
   std::uint32_t first_thread = 0;  ///< of the block, in the grid
   Thread* current = nullptr;
-  Serial ordered = 0;  ///< of an earlier operation, which is known to be ordered before this one
+  Ordered ordered;
   Range arguments;
   Range dynamic_shared;
   Range static_shared;  ///< thread-local variables of the kernel's module

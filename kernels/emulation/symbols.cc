@@ -213,10 +213,12 @@ std::map<std::size_t, ThreadLocalVariable> variables_of(const void* function, st
       variables[symbol.st_value] = {.name = "'" + (name == std::string::npos ? full : full.substr(name + 2)) + "'",
                                     .owner = name == std::string::npos ? "" : full.substr(0, name),
                                     .offset = symbol.st_value,
-                                    .bytes = symbol.st_size};
+                                    .bytes = symbol.st_size,
+                                    .guard = full.starts_with("guard variable for ")};
     }
   }
-  if (variables.empty()) variables[0] = {.name = "static shared memory", .owner = "", .offset = 0, .bytes = bytes};
+  if (variables.empty())
+    variables[0] = {.name = "static shared memory", .owner = "", .offset = 0, .bytes = bytes, .guard = false};
   return variables;
 }
 
@@ -327,7 +329,8 @@ const ThreadLocalVariable* thread_local_variable(const void* function, std::size
       // What another kernel declares is not this one's.
       const std::string kernel = kernel_symbol(function);
       own = variables_at(function);
-      std::erase_if(own, [&](const auto& each) { return each.second.owner != kernel && kernels_seen().contains(each.second.owner); });
+      std::erase_if(own,
+                    [&](const auto& each) { return each.second.owner != kernel && kernels_seen().contains(each.second.owner); });
     }
     last = &own;
     last_function = function;

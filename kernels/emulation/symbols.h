@@ -30,6 +30,7 @@ struct ThreadLocalVariable {
   std::string owner;   ///< the function that declares it, as a demangled symbol
   std::size_t offset;  ///< from thread_local_range()'s beginning
   std::size_t bytes;
+  bool guard;  ///< the compiler's own, by which it knows what it has initialised
 };
 /// The variable that has this byte, unless it is another kernel's (one that was launched before); null where none has. Where the module has
 /// no symbols, all is one variable.

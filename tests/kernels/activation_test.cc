@@ -16,7 +16,7 @@ namespace {
 
 template <class T>
 class ActivationKernel : public ::testing::Test {};
-TYPED_TEST_SUITE(ActivationKernel, Dtypes);
+TYPED_TEST_SUITE(ActivationKernel, Cases, CaseNames);
 
 constexpr Activation kActivations[] = {Activation::gelu_erf, Activation::gelu_tanh, Activation::relu,
                                        Activation::tanh,     Activation::sigmoid,   Activation::silu};
@@ -42,14 +42,14 @@ const char* activation_name(Activation activation) {
 constexpr long double kRootHalf = 0.70710678118654752440084436210485L;
 constexpr long double kRootTwoOverPi = 0.79788456080286535587989211986876L;
 
-/// 1 + erf(x) and 1 + tanh(x): as they stand in T, without cancellation in the reference.
+/// 1 + erf(x) and 1 + tanh(x): as they stand in plain arithmetic, without cancellation in the reference.
 template <class A, class T>
 A one_plus_erf(A x) {
-  return std::is_same_v<A, T> ? 1 + std::erf(x) : std::erfc(-x);
+  return std::is_same_v<A, Plain<T>> ? 1 + std::erf(x) : std::erfc(-x);
 }
 template <class A, class T>
 A one_plus_tanh(A x) {
-  return std::is_same_v<A, T> ? 1 + std::tanh(x) : 2 / (1 + std::exp(-2 * x));
+  return std::is_same_v<A, Plain<T>> ? 1 + std::tanh(x) : 2 / (1 + std::exp(-2 * x));
 }
 
 /// The formulas as the books have them, evaluated in A to judge a kernel for T.
@@ -105,6 +105,8 @@ struct Shape {
   std::int64_t tokens, channels;
 };
 constexpr Shape kShapes[] = {{0, 3}, {1, 1}, {3, 17}, {33, 128}, {31, 129}, {71, 300}};
+// For every way in which CUDA threads lie over rows: one row in several tiles, several rows in a block, and more than one part of a sum.
+constexpr Shape kMoreShapes[] = {{3, 4104}, {5, 2051}, {2, 384}, {2, 760}, {257, 8}, {1100, 16}};
 
 template <class A, class T>
 std::vector<A> forward(Activation activation, const std::vector<T>& x, const std::vector<T>& bias) {
@@ -116,88 +118,115 @@ std::vector<A> forward(Activation activation, const std::vector<T>& x, const std
   return y;
 }
 
+template <class T>
+void expect_forward(const std::string& what, const std::vector<T>& y, Activation activation, const std::vector<T>& x,
+                    const std::vector<T>& bias) {
+  expect_accurate<T>(what, y, forward<Plain<T>>(activation, x, bias), forward<Reference<T>>(activation, x, bias));
+}
+
+template <class Stream, class T>
+void check_forward(Activation activation, Shape shape, const std::vector<T>& bias) {
+  SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << shape.tokens << " F " << shape.channels << " bias "
+                                    << !bias.empty());
+  const std::vector<T> x = random_values<T>(shape.tokens * shape.channels, 1, 0.0, 2.0);
+  on_every_way<Stream>(
+      [&](Stream stream) {
+        const Buffer<T, Stream> input(x);
+        const Buffer<T, Stream> b(bias);
+        Buffer<T, Stream> y(input.size());
+        Buffer<T, Stream> in_place(x);
+        ActivationForward<T> args{.y = y.data(),
+                                  .x = input.data(),
+                                  .bias = bias.empty() ? nullptr : b.data(),
+                                  .activation = activation,
+                                  .tokens = shape.tokens,
+                                  .channels = shape.channels};
+        activation_forward(stream, args);
+        args.y = in_place.data();
+        args.x = in_place.data();
+        activation_forward(stream, args);
+        Outputs outputs;
+        outputs.add("y", y.values("y"));
+        outputs.add("y in place", in_place.values("y in place"));
+        return outputs;
+      },
+      [&](const Outputs& outputs) {
+        for (const char* what : {"y", "y in place"}) expect_forward(what, outputs.get<T>(what), activation, x, bias);
+      });
+}
+
 TYPED_TEST(ActivationKernel, ForwardFollowsTheFormula) {
-  using T = TypeParam;
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   for (const Activation activation : kActivations) {
-    for (const Shape& shape : kShapes) {
-      const std::int64_t tokens = shape.tokens;
-      const std::int64_t channels = shape.channels;
-      for (const bool with_bias : {false, true}) {
-        SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << tokens << " F " << channels << " bias "
-                                          << with_bias);
-        const std::vector<T> x = random_values<T>(tokens * channels, 1, 0.0, 2.0);
-        const std::vector<T> bias = with_bias ? random_values<T>(channels, 2) : std::vector<T>{};
-        on_every_target<T>(
-            [&](CpuStream stream) -> Results<T> {
-              const Buffer<T> input(x);
-              const Buffer<T> b(bias);
-              Buffer<T> y(tokens * channels);
-              Buffer<T> in_place(x);
-              ActivationForward<T> args{.y = y.data(),
-                                        .x = input.data(),
-                                        .bias = with_bias ? b.data() : nullptr,
-                                        .activation = activation,
-                                        .tokens = tokens,
-                                        .channels = channels};
-              activation_forward(stream, args);
-              args.y = in_place.data();
-              args.x = in_place.data();
-              activation_forward(stream, args);
-              return {{"y", y.values("y")}, {"y in place", in_place.values("y in place")}};
-            },
-            [&](const Results<T>& results) {
-              for (const auto& [what, values] : results) {
-                expect_accurate<T>(what, values, forward<T>(activation, x, bias), forward<Reference<T>>(activation, x, bias));
-              }
-            });
-      }
+    for (const Shape shape : kShapes) {
+      check_forward<Stream, T>(activation, shape, {});
+      check_forward<Stream, T>(activation, shape, random_values<T>(shape.channels, 2));
     }
   }
+  for (const Shape shape : kMoreShapes) {
+    check_forward<Stream, T>(Activation::gelu_erf, shape, random_values<T>(shape.channels, 2));
+  }
+}
+
+/// Arguments of backward without a bias.
+template <class T>
+ActivationBackward<T> without_bias(T* d_x, const T* d_y, const T* x, Activation activation, Shape shape) {
+  return {.d_x = d_x,
+          .use_x = Use::write,
+          .d_bias = nullptr,
+          .use_bias = Use::skip,
+          .d_y = d_y,
+          .x = x,
+          .bias = nullptr,
+          .activation = activation,
+          .workspace = nullptr,
+          .tokens = shape.tokens,
+          .channels = shape.channels};
+}
+
+/// y, and d_x for a d_y of ones.
+template <class Stream, class T>
+Outputs run_on_row(Stream stream, Activation activation, const std::vector<T>& x) {
+  const Buffer<T, Stream> input(x);
+  const Buffer<T, Stream> ones(std::vector<T>(x.size(), T(1.0F)));
+  Buffer<T, Stream> y(input.size());
+  Buffer<T, Stream> d_x(input.size());
+  const Shape row{.tokens = 1, .channels = input.size()};
+  activation_forward(stream, ActivationForward<T>{.y = y.data(),
+                                                  .x = input.data(),
+                                                  .bias = nullptr,
+                                                  .activation = activation,
+                                                  .tokens = row.tokens,
+                                                  .channels = row.channels});
+  activation_backward(stream, without_bias<T>(d_x.data(), ones.data(), input.data(), activation, row));
+  Outputs outputs;
+  outputs.add("y", y.values("y"));
+  outputs.add("d_x", d_x.values("d_x"));
+  return outputs;
 }
 
 // Where the argument is large or small no other element may hide an error: each run of x is judged alone.
 TYPED_TEST(ActivationKernel, AccurateOnEveryStretchOfTheLine) {
-  using T = TypeParam;
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   const std::int64_t count = 4096;
   for (const Activation activation : kActivations) {
     for (double from = -12.0; from < 12.0; from += 0.5) {
       SCOPED_TRACE(::testing::Message() << activation_name(activation) << " from " << from);
-      std::vector<T> x(static_cast<std::size_t>(count));
-      for (std::int64_t i = 0; i < count; ++i)
-        x[static_cast<std::size_t>(i)] = static_cast<T>(from + 0.5 * static_cast<double>(i) / count);
-      std::vector<T> slope(x.size());
-      std::vector<Reference<T>> exact_slope(x.size());
-      std::transform(x.begin(), x.end(), slope.begin(), [&](T v) { return derivative<T, T>(activation, v); });
-      std::transform(x.begin(), x.end(), exact_slope.begin(),
-                     [&](T v) { return derivative<Reference<T>, T>(activation, static_cast<Reference<T>>(v)); });
-      on_every_target<T>(
-          [&](CpuStream stream) -> Results<T> {
-            const Buffer<T> input(x);
-            const Buffer<T> ones(std::vector<T>(x.size(), T{1}));
-            Buffer<T> y(count);
-            Buffer<T> d_x(count);
-            activation_forward(
-                stream,
-                ActivationForward<T>{
-                    .y = y.data(), .x = input.data(), .bias = nullptr, .activation = activation, .tokens = 1, .channels = count});
-            activation_backward(stream, ActivationBackward<T>{.d_x = d_x.data(),
-                                                              .use_x = Use::write,
-                                                              .d_bias = nullptr,
-                                                              .use_bias = Use::skip,
-                                                              .d_y = ones.data(),
-                                                              .x = input.data(),
-                                                              .bias = nullptr,
-                                                              .activation = activation,
-                                                              .workspace = nullptr,
-                                                              .tokens = 1,
-                                                              .channels = count});
-            return {{"y", y.values("y")}, {"d_x", d_x.values("d_x")}};
-          },
-          [&](const Results<T>& results) {
-            expect_accurate<T>("y", results[0].second, forward<T>(activation, x, std::vector<T>{}),
-                               forward<Reference<T>>(activation, x, std::vector<T>{}));
-            expect_accurate<T>("d_x", results[1].second, slope, exact_slope);
-          });
+      std::vector<T> x;
+      std::vector<Plain<T>> slope;
+      std::vector<Reference<T>> exact_slope;
+      for (std::int64_t i = 0; i < count; ++i) {
+        x.push_back(static_cast<T>(from + 0.5 * static_cast<double>(i) / count));
+        slope.push_back(derivative<Plain<T>, T>(activation, static_cast<Plain<T>>(x.back())));
+        exact_slope.push_back(derivative<Reference<T>, T>(activation, static_cast<Reference<T>>(x.back())));
+      }
+      on_every_way<Stream>([&](Stream stream) { return run_on_row(stream, activation, x); },
+                           [&](const Outputs& outputs) {
+                             expect_forward<T>("y", outputs.get<T>("y"), activation, x, {});
+                             expect_accurate<T>("d_x", outputs.get<T>("d_x"), slope, exact_slope);
+                           });
     }
   }
 }
@@ -208,7 +237,7 @@ struct Gradients {
   std::vector<A> d_x, d_bias;
 
   Gradients(Activation activation, Use use_x, Use use_bias, const std::vector<T>& d_y, const std::vector<T>& x,
-            const std::vector<T>& bias, const std::vector<T>& x_before, const std::vector<T>& bias_before)
+            const std::vector<T>& bias, const std::vector<T>& x_before, const std::vector<Accumulator<T>>& bias_before)
       : d_x(x.size()), d_bias(bias.size(), A{0}) {
     for (std::size_t i = 0; i < x.size(); ++i) {
       const std::size_t f = i % bias.size();
@@ -220,141 +249,122 @@ struct Gradients {
   }
 };
 
+template <class Stream, class T>
+void check_backward(Activation activation, Shape shape, Use use_x, Use use_bias) {
+  using A = Accumulator<T>;
+  SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << shape.tokens << " F " << shape.channels << " d_x "
+                                    << use_name(use_x) << " d_bias " << use_name(use_bias));
+  const std::int64_t count = shape.tokens * shape.channels;
+  const std::vector<T> x = random_values<T>(count, 1);
+  const std::vector<T> bias = random_values<T>(shape.channels, 2);
+  const std::vector<T> d_y = random_values<T>(count, 3);
+  const std::vector<T> x_before = random_values<T>(count, 4);
+  const std::vector<A> bias_before = random_values<A>(shape.channels, 5);
+  on_every_way<Stream>(
+      [&](Stream stream) {
+        const Buffer<T, Stream> input(x);
+        const Buffer<T, Stream> b(bias);
+        const Buffer<T, Stream> gradient(d_y);
+        Buffer<T, Stream> d_x = use_x == Use::write ? Buffer<T, Stream>(count) : Buffer<T, Stream>(x_before);
+        Buffer<A, Stream> d_bias = use_bias == Use::write ? Buffer<A, Stream>(shape.channels) : Buffer<A, Stream>(bias_before);
+        Workspace<Stream> workspace(activation_backward_workspace<T>(shape.tokens, shape.channels));
+        activation_backward(stream, ActivationBackward<T>{.d_x = d_x.data(),
+                                                          .use_x = use_x,
+                                                          .d_bias = d_bias.data(),
+                                                          .use_bias = use_bias,
+                                                          .d_y = gradient.data(),
+                                                          .x = input.data(),
+                                                          .bias = b.data(),
+                                                          .activation = activation,
+                                                          .workspace = workspace.data(),
+                                                          .tokens = shape.tokens,
+                                                          .channels = shape.channels});
+        workspace.expect_intact();
+        Outputs outputs;
+        outputs.add("d_x", d_x.values("d_x"));
+        outputs.add("d_bias", d_bias.values("d_bias"));
+        return outputs;
+      },
+      [&](const Outputs& outputs) {
+        const Gradients<Plain<T>, T> plain(activation, use_x, use_bias, d_y, x, bias, x_before, bias_before);
+        const Gradients<Reference<T>, T> reference(activation, use_x, use_bias, d_y, x, bias, x_before, bias_before);
+        expect_accurate<T>("d_x", outputs.get<T>("d_x"), plain.d_x, reference.d_x);
+        expect_accurate<A>("d_bias", outputs.get<A>("d_bias"), plain.d_bias, reference.d_bias);
+      });
+}
+
 TYPED_TEST(ActivationKernel, BackwardWritesAddsOrSkipsEachGradient) {
-  using T = TypeParam;
-  for (const Activation activation : kActivations) {
-    for (const Shape& shape : kShapes) {
-      const std::int64_t tokens = shape.tokens;
-      const std::int64_t channels = shape.channels;
-      for (const Use use_x : {Use::skip, Use::write, Use::add}) {
-        for (const Use use_bias : {Use::skip, Use::write, Use::add}) {
-          SCOPED_TRACE(::testing::Message() << activation_name(activation) << " T " << tokens << " F " << channels << " d_x "
-                                            << use_name(use_x) << " d_bias " << use_name(use_bias));
-          const std::vector<T> x = random_values<T>(tokens * channels, 1);
-          const std::vector<T> bias = random_values<T>(channels, 2);
-          const std::vector<T> d_y = random_values<T>(tokens * channels, 3);
-          const std::vector<T> x_before = random_values<T>(tokens * channels, 4);
-          const std::vector<T> bias_before = random_values<T>(channels, 5);
-          on_every_target<T>(
-              [&](CpuStream stream) -> Results<T> {
-                const Buffer<T> input(x);
-                const Buffer<T> b(bias);
-                const Buffer<T> gradient(d_y);
-                Buffer<T> d_x = use_x == Use::write ? Buffer<T>(tokens * channels) : Buffer<T>(x_before);
-                Buffer<T> d_bias = use_bias == Use::write ? Buffer<T>(channels) : Buffer<T>(bias_before);
-                Workspace workspace(activation_backward_workspace<T>(tokens, channels));
-                activation_backward(stream, ActivationBackward<T>{.d_x = d_x.data(),
-                                                                  .use_x = use_x,
-                                                                  .d_bias = d_bias.data(),
-                                                                  .use_bias = use_bias,
-                                                                  .d_y = gradient.data(),
-                                                                  .x = input.data(),
-                                                                  .bias = b.data(),
-                                                                  .activation = activation,
-                                                                  .workspace = workspace.data(),
-                                                                  .tokens = tokens,
-                                                                  .channels = channels});
-                workspace.expect_intact();
-                return {{"d_x", d_x.values("d_x")}, {"d_bias", d_bias.values("d_bias")}};
-              },
-              [&](const Results<T>& results) {
-                const Gradients<T, T> plain(activation, use_x, use_bias, d_y, x, bias, x_before, bias_before);
-                const Gradients<Reference<T>, T> reference(activation, use_x, use_bias, d_y, x, bias, x_before, bias_before);
-                expect_accurate<T>("d_x", results[0].second, plain.d_x, reference.d_x);
-                expect_accurate<T>("d_bias", results[1].second, plain.d_bias, reference.d_bias);
-              });
-        }
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const Shape shape : kShapes) {
+    for (const Use use_x : {Use::skip, Use::write, Use::add}) {
+      for (const Use use_bias : {Use::skip, Use::write, Use::add}) {
+        check_backward<Stream, T>(Activation::gelu_erf, shape, use_x, use_bias);
       }
     }
   }
+  for (const Activation activation : kActivations) {
+    check_backward<Stream, T>(activation, {71, 300}, Use::write, Use::add);
+    check_backward<Stream, T>(activation, {31, 129}, Use::add, Use::write);
+  }
+  for (const Shape shape : kMoreShapes) check_backward<Stream, T>(Activation::gelu_erf, shape, Use::write, Use::write);
 }
 
 TYPED_TEST(ActivationKernel, BackwardMayOverwriteTheGradientAndNeedsNoBias) {
-  using T = TypeParam;
-  const std::int64_t tokens = 33;
-  const std::int64_t channels = 140;
-  const std::vector<T> x = random_values<T>(tokens * channels, 1);
-  const std::vector<T> d_y = random_values<T>(tokens * channels, 3);
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const Shape shape{.tokens = 33, .channels = 144};
+  const std::vector<T> x = random_values<T>(shape.tokens * shape.channels, 1);
+  const std::vector<T> d_y = random_values<T>(shape.tokens * shape.channels, 3);
   for (const Activation activation : kActivations) {
     SCOPED_TRACE(activation_name(activation));
-    on_every_target<T>(
-        [&](CpuStream stream) -> Results<T> {
-          const Buffer<T> input(x);
-          const Buffer<T> gradient(d_y);
-          Buffer<T> d_x(tokens * channels);
-          Buffer<T> in_place(d_y);
-          ActivationBackward<T> args{.d_x = d_x.data(),
-                                     .use_x = Use::write,
-                                     .d_bias = nullptr,
-                                     .use_bias = Use::skip,
-                                     .d_y = gradient.data(),
-                                     .x = input.data(),
-                                     .bias = nullptr,
-                                     .activation = activation,
-                                     .workspace = nullptr,
-                                     .tokens = tokens,
-                                     .channels = channels};
-          activation_backward(stream, args);
-          args.d_x = in_place.data();
-          args.d_y = in_place.data();
-          activation_backward(stream, args);
-          return {{"d_x", d_x.values("d_x")}, {"in place", in_place.values("in place")}};
+    on_every_way<Stream>(
+        [&](Stream stream) {
+          const Buffer<T, Stream> input(x);
+          const Buffer<T, Stream> gradient(d_y);
+          Buffer<T, Stream> d_x(input.size());
+          Buffer<T, Stream> in_place(d_y);
+          activation_backward(stream, without_bias<T>(d_x.data(), gradient.data(), input.data(), activation, shape));
+          activation_backward(stream, without_bias<T>(in_place.data(), in_place.data(), input.data(), activation, shape));
+          Outputs outputs;
+          outputs.add("d_x", d_x.values("d_x"));
+          outputs.add("in place", in_place.values("in place"));
+          return outputs;
         },
-        [&](const Results<T>& results) {
-          EXPECT_EQ(results[0].second, results[1].second);
-          const std::vector<T> zero(static_cast<std::size_t>(channels), T{0});
+        [&](const Outputs& outputs) {
+          EXPECT_EQ(plain_values(outputs.get<T>("d_x")), plain_values(outputs.get<T>("in place")));
+          const std::vector<T> zero(static_cast<std::size_t>(shape.channels), T(0.0F));
+          const std::vector<Accumulator<T>> no_sum(zero.size());
           const std::vector<T> none(x.size());
-          const Gradients<T, T> plain(activation, Use::write, Use::skip, d_y, x, zero, none, zero);
-          const Gradients<Reference<T>, T> reference(activation, Use::write, Use::skip, d_y, x, zero, none, zero);
-          expect_accurate<T>("d_x", results[0].second, plain.d_x, reference.d_x);
+          const Gradients<Plain<T>, T> plain(activation, Use::write, Use::skip, d_y, x, zero, none, no_sum);
+          const Gradients<Reference<T>, T> reference(activation, Use::write, Use::skip, d_y, x, zero, none, no_sum);
+          expect_accurate<T>("d_x", outputs.get<T>("d_x"), plain.d_x, reference.d_x);
         });
   }
 }
 
 TYPED_TEST(ActivationKernel, NanComesThroughAndLargeNumbersSaturate) {
-  using T = TypeParam;
-  const T nan = std::numeric_limits<T>::quiet_NaN();
-  const std::vector<T> x = {nan, T{1000}, T{-1000}, std::numeric_limits<T>::infinity(), T{0}};
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const double infinity = std::numeric_limits<double>::infinity();
+  std::vector<T> x;
+  for (const double value : {std::numeric_limits<double>::quiet_NaN(), 1000.0, -1000.0, infinity, 0.0}) x.push_back(T(value));
   for (const Activation activation : kActivations) {
     SCOPED_TRACE(activation_name(activation));
-    on_every_target<T>(
-        [&](CpuStream stream) -> Results<T> {
-          const Buffer<T> input(x);
-          const Buffer<T> ones(std::vector<T>(x.size(), T{1}));
-          Buffer<T> y(input.size());
-          Buffer<T> d_x(input.size());
-          activation_forward(stream, ActivationForward<T>{.y = y.data(),
-                                                          .x = input.data(),
-                                                          .bias = nullptr,
-                                                          .activation = activation,
-                                                          .tokens = 1,
-                                                          .channels = input.size()});
-          activation_backward(stream, ActivationBackward<T>{.d_x = d_x.data(),
-                                                            .use_x = Use::write,
-                                                            .d_bias = nullptr,
-                                                            .use_bias = Use::skip,
-                                                            .d_y = ones.data(),
-                                                            .x = input.data(),
-                                                            .bias = nullptr,
-                                                            .activation = activation,
-                                                            .workspace = nullptr,
-                                                            .tokens = 1,
-                                                            .channels = input.size()});
-          return {{"y", y.values("y")}, {"d_x", d_x.values("d_x")}};
-        },
-        [&](const Results<T>& results) {
-          const std::vector<T>& y = results[0].second;
-          const std::vector<T>& d_x = results[1].second;
-          const bool bounded = activation == Activation::tanh || activation == Activation::sigmoid;
-          EXPECT_TRUE(std::isnan(y[0]));
-          EXPECT_TRUE(std::isnan(d_x[0]));
-          EXPECT_EQ(y[1], bounded ? T{1} : T{1000});
-          EXPECT_EQ(d_x[1], bounded ? T{0} : T{1});
-          EXPECT_EQ(y[2], activation == Activation::tanh ? T{-1} : T{0});
-          EXPECT_EQ(d_x[2], T{0});
-          EXPECT_EQ(y[3], bounded ? T{1} : x[3]);
-          EXPECT_EQ(y[4], activation == Activation::sigmoid ? T{0.5} : T{0});
-        });
+    on_every_way<Stream>([&](Stream stream) { return run_on_row(stream, activation, x); },
+                         [&](const Outputs& outputs) {
+                           const std::vector<Plain<T>> y = plain_values(outputs.get<T>("y"));
+                           const std::vector<Plain<T>> d_x = plain_values(outputs.get<T>("d_x"));
+                           const bool bounded = activation == Activation::tanh || activation == Activation::sigmoid;
+                           EXPECT_TRUE(std::isnan(y[0]));
+                           EXPECT_TRUE(std::isnan(d_x[0]));
+                           EXPECT_EQ(y[1], bounded ? 1 : 1000);
+                           EXPECT_EQ(d_x[1], bounded ? 0 : 1);
+                           EXPECT_EQ(y[2], activation == Activation::tanh ? -1 : 0);
+                           EXPECT_EQ(d_x[2], 0);
+                           EXPECT_EQ(y[3], bounded ? 1 : infinity);
+                           EXPECT_EQ(y[4], activation == Activation::sigmoid ? 0.5 : 0);
+                         });
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -114,11 +115,17 @@ class DeviceRuns {
     }
     emulation::configure(before);
 #else
-    for (int i = 1; i < 50; ++i) kernel("the run (" + std::to_string(i) + ")");
+    for (int i = 1; i < repeats(); ++i) kernel("the run (" + std::to_string(i) + ")");
 #endif
   }
 
  private:
+  /// 50, or what LATHE_TEST_REPEATS says: under a sanitizer each takes long, and two are enough.
+  static int repeats() {
+    const char* asked = std::getenv("LATHE_TEST_REPEATS");
+    return asked == nullptr ? 50 : std::atoi(asked);
+  }
+
   cudaStream_t handle_ = nullptr;
 };
 

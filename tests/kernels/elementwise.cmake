@@ -1,4 +1,4 @@
-lathe_test(kernels_elementwise
+lathe_test(kernels_elementwise CUDA
   SOURCES kernels/activation_test.cc kernels/cast_test.cc kernels/dropout_test.cc kernels/gather_test.cc kernels/layernorm_test.cc kernels/philox_test.cc
     kernels/reduce_test.cc
   LINKS lathe::kernels)

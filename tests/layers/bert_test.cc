@@ -73,6 +73,44 @@ TEST(Bert, EveryParametersGradientByCentralDifferences) {
   EXPECT_GT(total, 1.0) << "gradients that are all nothing would pass too";
 }
 
+TEST(Bert, MaskedLanguageModelsGradientsByCentralDifferences) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  ParameterSet parameters;
+  const BertMaskedLm model(parameters, tiny());
+  const ParameterArena arena(device, DType::f64, parameters);
+  for (const Parameter& parameter : parameters.all()) {
+    Parameter normal = parameter;
+    normal.initial = Initial::normal;
+    ParameterArena::initialise(normal, 3, 0.5);
+  }
+  const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
+  const auto loss = [&] {
+    Tape tape(device, Recording::off);
+    return *cross_entropy_loss(tape, model.forward(tape, batch), batch, model.loss_settings()).data<double>();
+  };
+  Tape tape(device);
+  arena.watch(tape, Use::write);
+  const Tensor logits = model.forward(tape, batch);
+  EXPECT_EQ(logits.shape(), (Shape{3, 64})) << "6 tokens, and columns of padding";
+  tape.backward(cross_entropy_loss(tape, logits, batch, model.loss_settings()));
+  for (const Parameter& parameter : parameters.all()) {
+    double total = 0.0;
+    for (std::int64_t i = 0; i < parameter.value.size(); i += 1 + parameter.value.size() / 24) {
+      double& w = parameter.value.data<double>()[i];
+      const double before = w;
+      w = before + 1e-5;
+      const double above = loss();
+      w = before - 1e-5;
+      const double below = loss();
+      w = before;
+      const double gradient = parameter.gradient.data<double>()[i];
+      ASSERT_NEAR(gradient, (above - below) / 2e-5, 1e-7 * std::max(1.0, std::abs(gradient))) << parameter.name << " " << i;
+      total += std::abs(gradient);
+    }
+    EXPECT_GT(total, 1e-6) << parameter.name << ": gradients that are all nothing would pass too";
+  }
+}
+
 TEST(Bert, MicroBatchesAddUp) {
   const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 26});
   const TinyModel model(device, DType::f64);

@@ -37,8 +37,8 @@ class Detectors : public EmulatedDevice {
 };
 
 TEST_F(Detectors, BarrierMissed) {
-  expect("barrier: " + at("barrier_missed", 40) + ": has ended while others wait in __syncthreads at " + line_of("barrier_missed") +
-             ", which every thread of the block must reach",
+  expect("barrier: " + at("barrier_missed", 40) + ": has ended while others wait in __syncthreads at " +
+             line_of("barrier_missed") + ", which every thread of the block must reach",
          run_barrier_missed);
 }
 
@@ -123,8 +123,8 @@ TEST_F(Detectors, RaceBetweenBlocks) {
 
 TEST_F(Detectors, RaceBetweenBlocksAfterARead) {
   expect("race: " + at("race_between_blocks_write_after_read", 0, 1) + ": reads 4 bytes at " + line_of("race_blocks_read") +
-             ": @, byte 0 of 'y' of 1024 bytes, collides with the write by " + at("race_between_blocks_write_after_read", 0) + " at " +
-             line_of("race_blocks_write") + kNoBarrier,
+             ": @, byte 0 of 'y' of 1024 bytes, collides with the write by " + at("race_between_blocks_write_after_read", 0) +
+             " at " + line_of("race_blocks_write") + kNoBarrier,
          run_race_between_blocks_write_after_read);
 }
 
@@ -137,8 +137,8 @@ TEST_F(Detectors, RaceWithAnAtomic) {
 
 TEST_F(Detectors, RaceOfNeighboursInAWord) {
   expect("race: " + at("race_bf16", 1) + ": writes 2 bytes at " + line_of("race_bf16") +
-             ": @, byte 0 of 'y' of 1024 bytes, collides with the write by " + at("race_bf16", 0) + " at " + line_of("race_bf16") +
-             kNoBarrier,
+             ": @, byte 0 of 'y' of 1024 bytes, collides with the write by " + at("race_bf16", 0) + " at " +
+             line_of("race_bf16") + kNoBarrier,
          [&](Planted planted) { run_race_bf16({}, planted, reinterpret_cast<Bf16*>(y_)); });
 }
 
@@ -164,7 +164,8 @@ TEST_F(Detectors, ReadBeforeWrite) {
 }
 
 TEST_F(Detectors, OutOfBounds) {
-  expect("out of bounds: " + at("beyond_static", 0) + ": reads 4 bytes at " + line_of("beyond_static") + ": @, is in no variable of shared memory",
+  expect("out of bounds: " + at("beyond_static", 0) + ": reads 4 bytes at " + line_of("beyond_static") +
+             ": @, is in no variable of shared memory",
          run_beyond_static);
   expect("out of bounds: " + at("beyond_dynamic", 63) + ": writes 4 bytes at " + line_of("beyond_dynamic") +
              ": byte 256 of dynamic shared memory, is behind the block's 256 bytes of dynamic shared memory",
@@ -217,8 +218,9 @@ TEST_F(Detectors, HostPointerInAKernel) {
 
 TEST_F(Detectors, HostCodeThatTouchesDeviceMemory) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_DEATH(static_cast<void>(*static_cast<volatile float*>(y_ + 3)),
-               "^emulation: host code touches device memory: 0x[0-9a-f]+, byte 12 of 'y' of 1024 bytes; copy it to the host first\n$");
+  EXPECT_DEATH(
+      static_cast<void>(*static_cast<volatile float*>(y_ + 3)),
+      "^emulation: host code touches device memory: 0x[0-9a-f]+, byte 12 of 'y' of 1024 bytes; copy it to the host first\n$");
 }
 
 TEST_F(Detectors, LaunchesThatAGpuRefuses) {
@@ -254,9 +256,10 @@ TEST_F(Detectors, MemoryFreedTwiceOrNever) {
   emulation::name_memory(a, 100, "a");
   EXPECT_EQ(fault([&] { cudaFree(a + 1); }),
             "emulation: memory: what is freed is not the beginning of an allocation: @, byte 4 of 'a' of 100 bytes");
-  EXPECT_EQ(fault([] { emulation::expect_nothing_alive(); }),
-            "emulation: memory: never freed: @, byte 0 of 'y' of 1024 bytes; @, byte 0 of 'x' of 1024 bytes; @, byte 0 of 'a' of 100 "
-            "bytes; 1 blocks of pinned memory");
+  EXPECT_EQ(
+      fault([] { emulation::expect_nothing_alive(); }),
+      "emulation: memory: never freed: @, byte 0 of 'y' of 1024 bytes; @, byte 0 of 'x' of 1024 bytes; @, byte 0 of 'a' of 100 "
+      "bytes; 1 blocks of pinned memory");
   cudaFree(a);
   cudaFreeHost(b);
   EXPECT_EQ(fault([&] { cudaFree(a); }), "emulation: memory: freed twice: @, byte 0 of 'a' of 100 bytes, which was freed");

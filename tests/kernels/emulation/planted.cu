@@ -64,7 +64,7 @@ template <bool kFault>
 __global__ void lane_waits_kernel(float* y) {
   float mine = static_cast<float>(threadIdx.x);
   if (threadIdx.x % 32 < (kFault ? 15 : 16)) mine = __shfl_xor_sync(0xFFFF, mine, 1);  // LINE lane_waits_shuffle
-  __syncthreads();  // LINE lane_waits_barrier
+  __syncthreads();                                                                     // LINE lane_waits_barrier
   y[threadIdx.x] = mine;
 }
 
@@ -349,7 +349,7 @@ __global__ void atomic_sums_kernel(float* y, std::int32_t* counts) {
     atomicAdd(&y[0], sum);
     atomicAdd(&counts[0], count);
   }
-  atomicMax(&y[1], static_cast<float>(threadIdx.x));
+  atomicMax(&counts[2], static_cast<int>(threadIdx.x));
 }
 
 __global__ void overlapping_masks_kernel(float* y) {
@@ -397,7 +397,8 @@ void run_race_shared(CudaStream stream, Planted planted, float* y) {
   start(race_shared_kernel<true>, race_shared_kernel<false>, planted, {.block = kThreads}, stream, y);
 }
 void run_race_shared_write_after_read(CudaStream stream, Planted planted, float* y) {
-  start(race_shared_write_after_read_kernel<true>, race_shared_write_after_read_kernel<false>, planted, {.block = kThreads}, stream, y);
+  start(race_shared_write_after_read_kernel<true>, race_shared_write_after_read_kernel<false>, planted, {.block = kThreads},
+        stream, y);
 }
 void run_race_shared_warp(CudaStream stream, Planted planted, float* y) {
   start(race_shared_warp_kernel<true>, race_shared_warp_kernel<false>, planted, {.block = kThreads}, stream, y);
@@ -409,7 +410,8 @@ void run_race_global(CudaStream stream, Planted planted, float* y) {
   start(race_global_kernel<true>, race_global_kernel<false>, planted, {.block = kThreads}, stream, y);
 }
 void run_race_global_write_after_read(CudaStream stream, Planted planted, float* y) {
-  start(race_global_write_after_read_kernel<true>, race_global_write_after_read_kernel<false>, planted, {.block = kThreads}, stream, y);
+  start(race_global_write_after_read_kernel<true>, race_global_write_after_read_kernel<false>, planted, {.block = kThreads},
+        stream, y);
 }
 void run_race_between_blocks(CudaStream stream, Planted planted, float* y) {
   start(race_between_blocks_kernel<true>, race_between_blocks_kernel<false>, planted, {.grid = 2, .block = kThreads}, stream, y);
@@ -428,8 +430,8 @@ void run_unwritten_static(CudaStream stream, Planted planted, float* y) {
   start(unwritten_static_kernel<true>, unwritten_static_kernel<false>, planted, {.block = kThreads}, stream, y);
 }
 void run_unwritten_dynamic(CudaStream stream, Planted planted, float* y) {
-  start(unwritten_dynamic_kernel<true>, unwritten_dynamic_kernel<false>, planted, {.block = kThreads, .shared_bytes = 4 * kThreads}, stream,
-        y);
+  start(unwritten_dynamic_kernel<true>, unwritten_dynamic_kernel<false>, planted,
+        {.block = kThreads, .shared_bytes = 4 * kThreads}, stream, y);
 }
 void run_unwritten_block(CudaStream stream, Planted planted, float* y) {
   start(unwritten_block_kernel<true>, unwritten_block_kernel<false>, planted, {.grid = 2, .block = kThreads}, stream, y);
@@ -438,7 +440,8 @@ void run_beyond_static(CudaStream stream, Planted planted, float* y) {
   start(beyond_static_kernel<true>, beyond_static_kernel<false>, planted, {.block = kThreads}, stream, y);
 }
 void run_beyond_dynamic(CudaStream stream, Planted planted, float* y) {
-  start(beyond_dynamic_kernel<true>, beyond_dynamic_kernel<false>, planted, {.block = kThreads, .shared_bytes = 4 * kThreads}, stream, y);
+  start(beyond_dynamic_kernel<true>, beyond_dynamic_kernel<false>, planted, {.block = kThreads, .shared_bytes = 4 * kThreads},
+        stream, y);
 }
 void run_misaligned(CudaStream stream, Planted planted, float* y) {
   start(misaligned_kernel<true>, misaligned_kernel<false>, planted, {.block = kThreads}, stream, y);
@@ -447,17 +450,17 @@ void run_local_of_another(CudaStream stream, Planted planted, float* y) {
   start(local_of_another_kernel<true>, local_of_another_kernel<false>, planted, {.block = kThreads}, stream, y);
 }
 void run_async_not_waited(CudaStream stream, Planted planted, float* y, const float* x) {
-  start(async_not_waited_kernel<true>, async_not_waited_kernel<false>, planted, {.block = kThreads, .shared_bytes = 16 * kThreads}, stream, y,
-        x);
+  start(async_not_waited_kernel<true>, async_not_waited_kernel<false>, planted,
+        {.block = kThreads, .shared_bytes = 16 * kThreads}, stream, y, x);
 }
 void run_async_no_barrier(CudaStream stream, Planted planted, float* y, const float* x) {
-  start(async_no_barrier_kernel<true>, async_no_barrier_kernel<false>, planted, {.block = kThreads, .shared_bytes = 16 * kThreads}, stream, y,
-        x);
+  start(async_no_barrier_kernel<true>, async_no_barrier_kernel<false>, planted,
+        {.block = kThreads, .shared_bytes = 16 * kThreads}, stream, y, x);
 }
 
 void run_shape(CudaStream stream, Extent grid, Extent block, std::size_t shared_bytes) {
-  launch(nothing_kernel,
-         {.grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}, .shared_bytes = shared_bytes}, stream);
+  launch(nothing_kernel, {.grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}, .shared_bytes = shared_bytes},
+         stream);
 }
 void run_static_shared_too_large(CudaStream stream, Planted planted, float* y) {
   start(static_shared_kernel<49'153>, static_shared_kernel<49'152>, planted, {.block = kThreads}, stream, y);

@@ -57,12 +57,12 @@ void run_static_shared_too_large(CudaStream stream, Planted planted, float* y);
 void run_large_arguments(CudaStream stream, Planted planted, float* y);
 
 // Sound kernels that a strict judge might take for wrong; each gives y what its name says.
-void run_half_warp_sums(CudaStream stream, float* y);    ///< y[32]: sums of lane numbers within halves, by partial masks
-void run_vote_counts(CudaStream stream, float* y);       ///< y[64]: how many lanes of the half have an odd number
-void run_early_exit(CudaStream stream, float* y);        ///< y[128]: warps 0 and 1 write 1, the others nothing
-void run_block_index(CudaStream stream, float* y);       ///< y[2 * 3 * 4 * 2]: blocks of 2 x 3 x 4 threads, 2 blocks: the linear index
-void run_thousand_sum(CudaStream stream, float* y);      ///< y[1024]: the sum of 0..1023 everywhere, by a tree in shared memory
-void run_atomic_sums(CudaStream stream, float* y, std::int32_t* counts);  ///< y[2], counts[2]: shared and global, 4 blocks of 64
+void run_half_warp_sums(CudaStream stream, float* y);  ///< y[32]: sums of lane numbers within halves, by partial masks
+void run_vote_counts(CudaStream stream, float* y);     ///< y[64]: how many lanes of the half have an odd number
+void run_early_exit(CudaStream stream, float* y);      ///< y[128]: warps 0 and 1 write 1, the others nothing
+void run_block_index(CudaStream stream, float* y);  ///< y[2 * 3 * 4 * 2]: blocks of 2 x 3 x 4 threads, 2 blocks: the linear index
+void run_thousand_sum(CudaStream stream, float* y);  ///< y[1024]: the sum of 0..1023 everywhere, by a tree in shared memory
+void run_atomic_sums(CudaStream stream, float* y, std::int32_t* counts);  ///< y[1], counts[3]: 4 blocks of 64
 void run_overlapping_masks(CudaStream stream, float* y);  ///< y[32]: a half meets by itself while the other waits for all
 
 }  // namespace lathe::test

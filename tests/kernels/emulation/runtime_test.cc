@@ -85,35 +85,39 @@ class Runtime : public EmulatedDevice {
 };
 
 TEST_F(Runtime, AMissingWaitBetweenACopyAndAKernelIsFound) {
-  expect_order("double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
-                   ": @, byte 0 of 'x' of 1024 bytes, was touched by cudaMemcpyAsync, which runs in another stream and is not awaited by "
-                   "an event",
-               [&](CudaStream stream) { cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, stream.handle); },
-               [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
+  expect_order(
+      "double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
+          ": @, byte 0 of 'x' of 1024 bytes, was touched by cudaMemcpyAsync, which runs in another stream and is not awaited by "
+          "an event",
+      [&](CudaStream stream) { cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, stream.handle); },
+      [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
 }
 
 TEST_F(Runtime, AMissingWaitBetweenKernelsIsFound) {
-  expect_order("double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
-                   ": @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in another stream and is not awaited by "
-                   "an event",
-               [&](CudaStream stream) { run_add_one(stream, x_, kCount); },
-               [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
+  expect_order(
+      "double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
+          ": @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in another stream and is not awaited by "
+          "an event",
+      [&](CudaStream stream) { run_add_one(stream, x_, kCount); },
+      [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
 }
 
 TEST_F(Runtime, AMissingWaitBeforeACopyIsFound) {
-  expect_order("cudaMemcpyAsync: writes @, byte 0 of 'x' of 1024 bytes, was touched by double_kernel, which runs in another stream and is "
-               "not awaited by an event",
-               [&](CudaStream stream) { run_double(stream, y_, x_, kCount); },
-               [&](CudaStream stream) { cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, stream.handle); });
+  expect_order(
+      "cudaMemcpyAsync: writes @, byte 0 of 'x' of 1024 bytes, was touched by double_kernel, which runs in another stream and is "
+      "not awaited by an event",
+      [&](CudaStream stream) { run_double(stream, y_, x_, kCount); },
+      [&](CudaStream stream) { cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, stream.handle); });
 }
 
 TEST_F(Runtime, AMissingWaitForAGraphIsFound) {
   cudaGraphExec_t graph = instantiate(capture(first_, [&] { run_add_one({first_}, x_, kCount); }));
-  expect_order("double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
-                   ": @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in another stream and is not awaited by "
-                   "an event",
-               [&](CudaStream stream) { cudaGraphLaunch(graph, stream.handle); },
-               [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
+  expect_order(
+      "double_kernel, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes at " + line_of("double") +
+          ": @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in another stream and is not awaited by "
+          "an event",
+      [&](CudaStream stream) { cudaGraphLaunch(graph, stream.handle); },
+      [&](CudaStream stream) { run_double(stream, y_, x_, kCount); });
   cudaGraphExecDestroy(graph);
 }
 
@@ -124,7 +128,8 @@ TEST_F(Runtime, AMissingWaitBesideWhatWasOrderedBeforeIsFound) {
               run_double({first_}, y_, x_, kCount);
               emulation::enqueue_host_operation(second_, {.name = "matmul", .reads = {{x_, kBytes}}, .writes = {}, .run = [] {}});
             }),
-            "emulation: stream order: matmul: reads @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in another "
+            "emulation: stream order: matmul: reads @, byte 0 of 'x' of 1024 bytes, was touched by add_one_kernel, which runs in "
+            "another "
             "stream and is not awaited by an event");
 }
 
@@ -184,7 +189,8 @@ TEST_F(Runtime, TheDefaultStreamAndBlockingOnesWaitForEachOther) {
 TEST_F(Runtime, NothingRunsWhenItIsEnqueuedAndStreamsRunInAnyOrder) {
   std::vector<std::string> ran;
   const auto note = [&](cudaStream_t stream, const char* name) {
-    emulation::enqueue_host_operation(stream, {.name = name, .reads = {}, .writes = {}, .run = [&ran, name] { ran.emplace_back(name); }});
+    emulation::enqueue_host_operation(stream,
+                                      {.name = name, .reads = {}, .writes = {}, .run = [&ran, name] { ran.emplace_back(name); }});
   };
   const auto order_of = [&](emulation::Settings settings) {
     emulation::configure(settings);
@@ -222,7 +228,8 @@ TEST_F(Runtime, APinnedSourceIsReadWhenTheCopyRunsAndAPageableOneWhenItIsEnqueue
               cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, first_);
               pinned_[7] = 2;
             }),
-            "emulation: pinned memory reused: cudaMemcpyAsync to @, byte 0 of 'x' of 1024 bytes: its 1024 pinned bytes changed after the "
+            "emulation: pinned memory reused: cudaMemcpyAsync to @, byte 0 of 'x' of 1024 bytes: its 1024 pinned bytes changed "
+            "after the "
             "copy was enqueued and before it ran");
   EXPECT_EQ(fault([&] {
               cudaMemcpyAsync(x_, pinned_, kBytes, cudaMemcpyHostToDevice, first_);
@@ -326,10 +333,12 @@ TEST_F(Runtime, AStaleScalarIsFoundByCapturingAgain) {
   cudaGraph_t empty = capture(first_, [] {});
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, same); }), "");
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, other_factor); }),
-            "emulation: stale argument: scale_kernel: byte 2 of its arguments has changed since the graph was captured, and a replay has "
+            "emulation: stale argument: scale_kernel: byte 2 of its arguments has changed since the graph was captured, and a "
+            "replay has "
             "the old value: what varies belongs in device memory");
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, other_count); }),
-            "emulation: stale argument: cudaMemsetAsync: was captured with 64 bytes of 0 at @, and is now called with 65 bytes of 0 at @");
+            "emulation: stale argument: cudaMemsetAsync: was captured with 64 bytes of 0 at @, and is now called with 65 bytes "
+            "of 0 at @");
   EXPECT_EQ(fault([&] { emulation::expect_same_arguments(graph, empty); }),
             "emulation: stale argument: a graph of 2 operations, captured again with 0");
   for (cudaGraph_t each : {graph, same, other_factor, other_count, empty}) cudaGraphDestroy(each);

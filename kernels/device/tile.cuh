@@ -1,0 +1,43 @@
+#pragma once
+// Matrices in shared memory: where an element is. The only place that knows of swizzles, so that ldmatrix, cp.async and later TMA and wgmma
+// see one layout.
+#include <cstddef>
+#include <cstdint>
+
+#include "lathe/kernels/device/language.cuh"
+
+namespace lathe::device {
+
+/// How the 16-byte pieces of a row change places from row to row, so that eight rows' pieces of one column lie in different banks. The
+/// permutations are TMA's: rows of a panel have as many bytes as the swizzle is wide.
+enum class Swizzle : std::uint8_t { none, bytes_64, bytes_128 };
+
+/// kRows x kColumns elements of T, row by row in panels of columns as wide as the swizzle (one panel where there is none), the panels one
+/// after another. Plain pointer arithmetic on `data`, which TMA and wgmma will want aligned to 1,024 bytes.
+template <class T, int kRows, int kColumns, Swizzle kSwizzle>
+struct SharedTile {
+  static constexpr int kPanelBytes =
+      kSwizzle == Swizzle::none ? kColumns * static_cast<int>(sizeof(T)) : (kSwizzle == Swizzle::bytes_64 ? 64 : 128);
+  static constexpr int kPanelColumns = kPanelBytes / static_cast<int>(sizeof(T));
+  static constexpr std::size_t kBytes = sizeof(T) * kRows * kColumns;
+  static_assert(kColumns % kPanelColumns == 0);
+  static_assert(kPanelBytes % 16 == 0);
+
+  T* data;
+
+  /// The place of an element in bytes from the beginning. Eight elements of two bytes, from a column that is a multiple of eight on, lie
+  /// together.
+  static constexpr __host__ __device__ int offset(int row, int column) {
+    const int plain =
+        column / kPanelColumns * kRows * kPanelBytes + row * kPanelBytes + column % kPanelColumns * static_cast<int>(sizeof(T));
+    // Address bits 4-6 (4-5) are flipped by bits 7-9 (7-8).
+    if constexpr (kSwizzle == Swizzle::bytes_128) return plain ^ (plain >> 7 & 7) << 4;
+    if constexpr (kSwizzle == Swizzle::bytes_64) return plain ^ (plain >> 7 & 3) << 4;
+    return plain;
+  }
+  __device__ __forceinline__ T* at(int row, int column) const {
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(data) + offset(row, column));
+  }
+};
+
+}  // namespace lathe::device
