@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,39 @@ TEST_P(Profile, EachTensorIsAskedForOnceInWholeSectorsAtBertLargesSizes) {
 
 INSTANTIATE_TEST_SUITE_P(Families, Profile, testing::ValuesIn(memory_bound()),
                          [](const auto& instance) { return std::string(instance.param); });
+
+/// What kernels ask for beside the matrices and the numbers that each row has one of.
+std::int64_t bytes_apart(const Case& profiled, const std::vector<KernelProfile>& kernels) {
+  std::int64_t sum = 0;
+  for (const Operand& operand : profiled.operands) {
+    if (operand.extent != Extent::vector) continue;
+    const GlobalTraffic traffic = traffic_of(kernels, operand.name);
+    sum += traffic.read_bytes + traffic.written_bytes;
+  }
+  return sum;
+}
+
+// Each block reads the vectors of size C anew, and leaves partial sums: how much that is depends on the launched grid, and so on T.
+TEST(ProfileOfALargeBatch, VectorsAndPartialSumsAreAFewPercentOfTheRows) {
+  const auto expect_few = [](std::string_view family, const Sizes& sizes) {
+    for (const Case& profiled : make_cases(family, DeviceKind::cuda, sizes)) {
+      if (profiled.dtype != "bf16" || profiled.kernel == "embedding_backward")
+        continue;  // fp32 rows are larger, and partial sums are not
+      const std::vector<KernelProfile> kernels = profile(profiled);
+      std::int64_t rows = 0;
+      for (const Operand& operand : profiled.operands) {
+        if (operand.extent == Extent::matrix) rows += operand.read_bytes() + operand.written_bytes();
+      }
+      EXPECT_LE(share(bytes_apart(profiled, kernels), rows), 0.06) << profiled.kernel << ' ' << profiled.shape_text();
+      std::cout << profiled.kernel << ' ' << profiled.shape_text() << ' ' << 100 * share(bytes_apart(profiled, kernels), rows)
+                << std::endl;
+    }
+  };
+  expect_few("layernorm", {.tokens = 16384, .channels = 1024});
+  expect_few("embedding", {.tokens = 16384, .channels = 1024});
+  expect_few("reduce", {.tokens = 16384, .channels = 1024});
+  expect_few("gelu", {.tokens = 16384, .channels = 256});  // F = 1024
+}
 
 TEST(ProfiledFamilies, AreAllThatRunOnCuda) {
   for (const std::string_view family : families()) {
