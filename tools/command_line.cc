@@ -91,6 +91,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   add_tokenize(app, tokenize);
   add_inspect(app, inspect);
   add_check_data(app, check_data);
+  BenchOptions bench;
+  add_bench(app, bench);
   add_completion(app, shell);
   add_man(app);
   const ProgramDescription program = describe(app);
@@ -124,6 +126,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   if (app.got_subcommand("tokenize")) return tokenize;
   if (app.got_subcommand("inspect")) return inspect;
   if (app.got_subcommand("check-data")) return check_data;
+  if (app.got_subcommand("bench")) return bench;
   fmt::print("{}", app.got_subcommand("man") ? man_page(program) : bash_completion(program));
   return 0;
 }

@@ -10,5 +10,6 @@ int predict_command(const PredictOptions& options);
 int tokenize_command(const TokenizeOptions& options);
 int inspect_command(const InspectOptions& options);
 int check_data_command(const CheckDataOptions& options);
+int bench_command(const BenchOptions& options);
 
 }  // namespace lathe

@@ -24,6 +24,7 @@ struct RunCommand {
   int operator()(const lathe::TokenizeOptions& options) const { return lathe::tokenize_command(options); }
   int operator()(const lathe::InspectOptions& options) const { return lathe::inspect_command(options); }
   int operator()(const lathe::CheckDataOptions& options) const { return lathe::check_data_command(options); }
+  int operator()(const lathe::BenchOptions& options) const { return lathe::bench_command(options); }
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace lathe {
 
@@ -86,9 +87,18 @@ struct CheckDataOptions {
   bool json = false;
 };
 
+struct BenchOptions {
+  std::vector<std::string> families;  ///< all where empty
+  std::optional<std::string> shape;   ///< "TOKENSxCHANNELS"
+  std::optional<std::string> profile;
+  std::string device = "auto";
+  std::optional<std::int32_t> threads;
+  bool json = false;
+};
+
 /// What parsing gave: a command's options, or the exit status of a call that is over (help was printed, or an error).
-using CommandLine =
-    std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions, TokenizeOptions, InspectOptions, CheckDataOptions>;
+using CommandLine = std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions, TokenizeOptions, InspectOptions,
+                                 CheckDataOptions, BenchOptions>;
 
 /// Parses the command line; prints help, version, completion, the man page or one line of error itself. Throws FileError and FormatError
 /// for the file of --config.

@@ -86,10 +86,12 @@ DebugInformation& debug_information() {
 }
 
 bool is_kernel_file(std::string_view file) { return file.ends_with(".cu"); }
+bool is_device_header(std::string_view file) { return file.ends_with(".cuh"); }
 
 std::string at_line(std::string_view file, int line) { return source_name(file) + ":" + std::to_string(line); }
 
-/// The innermost line of a kernel file, following what was inlined into what; the innermost line at all where none is of a kernel file.
+/// The innermost line of a kernel file, following what was inlined into what. Where none is of a kernel file, the kernel itself may be in a
+/// device header: the outermost line of one, else the innermost line at all.
 std::string line_at(std::uintptr_t address) {
   Dwfl_Module* module = debug_information().module_at(address);
   if (module == nullptr) return "";
@@ -110,6 +112,7 @@ std::string line_at(std::uintptr_t address) {
   const std::unique_ptr<Dwarf_Die, Free> owner(scopes);
   Dwarf_Files* files = nullptr;
   if (count <= 0 || dwarf_getsrcfiles(unit, &files, nullptr) != 0) return at_line(innermost, line);
+  std::string outermost = at_line(innermost, line);
   for (int i = 0; i < count; ++i) {
     Dwarf_Die* scope = scopes + i;
     if (dwarf_tag(scope) != DW_TAG_inlined_subroutine) continue;
@@ -119,9 +122,11 @@ std::string line_at(std::uintptr_t address) {
     if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_file, &attribute), &call_file) != 0) continue;
     if (dwarf_formudata(dwarf_attr(scope, DW_AT_call_line, &attribute), &call_line) != 0) continue;
     const char* caller = dwarf_filesrc(files, call_file, nullptr, nullptr);
-    if (caller != nullptr && is_kernel_file(caller)) return at_line(caller, static_cast<int>(call_line));
+    if (caller == nullptr) continue;
+    if (is_kernel_file(caller)) return at_line(caller, static_cast<int>(call_line));
+    if (is_device_header(caller)) outermost = at_line(caller, static_cast<int>(call_line));
   }
-  return at_line(innermost, line);
+  return outermost;
 }
 
 /// "ns::f<a::b>(c) " with return type: f<a::b>.

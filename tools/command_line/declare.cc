@@ -1,12 +1,17 @@
 #include "tools/command_line/declare.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "benchmarks/cases.h"
 #include "tools/number_check.h"
 
 namespace lathe {
@@ -275,6 +280,39 @@ void add_check_data(CLI::App& app, CheckDataOptions& options) {
   command->add_flag("--json", options.json, "print one JSON object instead of the report");
   add_threads(*command, options.threads);
   add_reading(*command, options.reading, Defaults::lathe);
+}
+
+void add_bench(CLI::App& app, BenchOptions& options) {
+  CLI::App* command = app.add_subcommand("bench", "Measure the kernels on this machine, or count what they ask of memory.");
+  command->footer(
+      "Times are of BERT-base's and BERT-large's shapes, beside what this machine\n"
+      "reaches in the same run with a copy and with a matrix product. --profile\n"
+      "emulated counts instead, without a GPU, what each CUDA kernel asks of memory,\n"
+      "by tensor and by source line; it takes a build of the preset `emulated`.\n\n"
+      "Example:\n  lathe bench gather cast --shape 256x768 --json");
+  const auto names = bench::families();
+  command->add_option("family", options.families, fmt::format("kernels to measure, of {} (default: all)", fmt::join(names, ", ")))
+      ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())))
+      ->type_name("FAMILY");
+  command
+      ->add_option("--device", options.device,
+                   "auto (a GPU where this build has CUDA and there is one; never an emulated one), cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--shape", options.shape,
+          "tokens and channels instead of the usual ones, such as 4096x1024; other sizes follow from them (default: 768 and 1024 "
+          "channels; 1,024 tokens on a CPU, 16,384 and 65,536 on a GPU, 257 emulated)")
+      ->type_name("TxC");
+  command
+      ->add_option("--profile", options.profile,
+                   "emulated: run each kernel once on the emulated GPU and count (default: measure times)")
+      ->check(CLI::IsMember({"emulated"}))
+      ->type_name("HOW");
+  command->add_flag("--json", options.json, "print one JSON object instead of the tables");
+  add_threads(*command, options.threads);
 }
 
 void add_completion(CLI::App& app, std::string& shell) {

@@ -24,6 +24,7 @@ void add_predict(CLI::App& app, PredictOptions& options);
 void add_tokenize(CLI::App& app, TokenizeOptions& options);
 void add_inspect(CLI::App& app, InspectOptions& options);
 void add_check_data(CLI::App& app, CheckDataOptions& options);
+void add_bench(CLI::App& app, BenchOptions& options);
 void add_completion(CLI::App& app, std::string& shell);
 void add_man(CLI::App& app);
 

@@ -1,0 +1,197 @@
+// Matrix products and attention.
+#include "benchmarks/operands.h"
+#include "lathe/kernels/attention.h"
+#include "lathe/kernels/matmul.h"
+
+namespace lathe::bench {
+namespace {
+
+/// Products of a layer's first feed-forward matrix, which are a BERT's largest: y = x W^T + b, d_x = d_y W, d_W = d_y^T x.
+enum class Product : std::uint8_t { forward, d_input, d_weight };
+
+/// Whether a backend multiplies matrices.
+template <class Stream, class T>
+concept Multiplies = requires(Stream stream, const Matmul<T>& args) {
+  matmul(stream, args);
+};
+
+template <class Stream, class T>
+Matmul<T> arguments(const Sizes& s, Product product, T* c, const T* a, const T* b, const T* bias) {
+  const std::int64_t f = s.feed_forward();
+  Matmul<T> args{.c = c,
+                 .a = a,
+                 .b = b,
+                 .bias = bias,
+                 .use = Use::write,
+                 .transpose_a = Transpose::no,
+                 .transpose_b = Transpose::yes,
+                 .m = s.tokens,
+                 .n = f,
+                 .k = s.channels,
+                 .lda = s.channels,
+                 .ldb = s.channels,
+                 .ldc = f,
+                 .workspace = nullptr};
+  if (product == Product::d_input) {
+    args.transpose_b = Transpose::no;
+    args.n = args.ldb = args.ldc = s.channels;
+    args.k = args.lda = f;
+  } else if (product == Product::d_weight) {
+    args.transpose_a = Transpose::yes;
+    args.transpose_b = Transpose::no;
+    args.m = args.lda = f;
+    args.n = args.ldb = args.ldc = s.channels;
+    args.k = s.tokens;
+  }
+  return args;
+}
+
+template <class Stream, class T>
+Case product_case(const Sizes& s, Product product) {
+  const bool biased = product == Product::forward;
+  const Matmul<T> shape = arguments<Stream, T>(s, product, nullptr, nullptr, nullptr, nullptr);
+  Case made{.family = "matmul",
+            .kernel = biased                        ? "matmul"
+                      : product == Product::d_input ? "matmul (d_input)"
+                                                    : "matmul (d_weight)",
+            .dtype = dtype_name<T>(),
+            .shape = {{"M", shape.m}, {"N", shape.n}, {"K", shape.k}},
+            .operands = {matrix<T>("c", Access::write, shape.m, shape.n), matrix<T>("a", Access::read, shape.m, shape.k),
+                         matrix<T>("b", Access::read, shape.k, shape.n)},
+            .operations = 2 * shape.m * shape.n * shape.k + (biased ? shape.m * shape.n : 0),
+            .bind = [s, product, biased](Device& device, const Addresses& at) -> Call {
+              const auto stream = stream_of<Stream>(device);
+              Matmul<T> args = arguments<Stream, T>(s, product, at.get<T>("c"), at.get<T>("a"), at.get<T>("b"),
+                                                    biased ? at.get<T>("bias") : nullptr);
+              const auto workspace = std::make_shared<Workspace>(device, matmul_workspace(stream, args));
+              args.workspace = workspace->data();
+              return [stream, args, workspace] { matmul(stream, args); };
+            }};
+  if (biased) made.operands.push_back(vector<T>("bias", Access::read, shape.n));
+  return made;
+}
+
+/// Over a merged QKV matrix [T, 3C].
+template <class T>
+AttentionForward<T> attention_arguments(const Sizes& s, std::int64_t sequences, const Addresses& at) {
+  const T* qkv = at.get<T>("qkv");
+  return {.out = at.get<T>("out"),
+          .lse = at.get<Accumulator<T>>("lse"),
+          .q = qkv,
+          .k = qkv + s.channels,
+          .v = qkv + 2 * s.channels,
+          .q_stride = 3 * s.channels,
+          .k_stride = 3 * s.channels,
+          .v_stride = 3 * s.channels,
+          .cu_q = at.get<std::int32_t>("cu_seqlens"),
+          .cu_k = at.get<std::int32_t>("cu_seqlens"),
+          .query_tiles = {},
+          .dropout = {},
+          .mask = AttentionMask::full,
+          .scale = 0.125,
+          .queries = s.tokens,
+          .keys = s.tokens,
+          .sequences = sequences,
+          .heads = s.heads(),
+          .head_size = 64};
+}
+
+/// Pairs of a query and a key.
+std::int64_t scores(const PackedBatch& batch) {
+  std::int64_t sum = 0;
+  for (std::size_t b = 0; b + 1 < batch.cu_seqlens.size(); ++b) {
+    const std::int64_t length = batch.cu_seqlens[b + 1] - batch.cu_seqlens[b];
+    sum += length * length;
+  }
+  return sum;
+}
+
+void attention(const Sizes& s, std::vector<Case>& list) {
+  using T = float;
+  const PackedBatch batch = make_batch(s);
+  const std::int64_t sequences = std::ssize(batch.cu_seqlens) - 1;
+  const std::vector<std::pair<std::string, std::int64_t>> shape = {{"T", s.tokens}, {"C", s.channels}, {"S", Sizes::kSequence}};
+  list.push_back(
+      {.family = "attention",
+       .kernel = "attention_forward",
+       .dtype = dtype_name<T>(),
+       .shape = shape,
+       .operands = {matrix<T>("out", Access::write, s.tokens, s.channels), per_row<T>("lse", Access::write, s.tokens * s.heads()),
+                    matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
+                    array("cu_seqlens", Extent::vector, batch.cu_seqlens)},
+       // Two products; the softmax between them isn't counted.
+       .operations = 4 * scores(batch) * s.channels,
+       .bind = [s, sequences](Device& device, const Addresses& at) -> Call {
+         return
+             [stream = device.cpu_stream(), args = attention_arguments<T>(s, sequences, at)] { attention_forward(stream, args); };
+       }});
+  list.push_back(
+      {.family = "attention",
+       .kernel = "attention_backward",
+       .dtype = dtype_name<T>(),
+       .shape = shape,
+       .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
+                    matrix<T>("d_out", Access::read, s.tokens, s.channels), matrix<T>("out", Access::read, s.tokens, s.channels),
+                    filled(per_row<T>("lse", Access::read, s.tokens * s.heads()),
+                           values(std::vector<T>(static_cast<std::size_t>(s.tokens * s.heads()), T{20}))),
+                    matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
+                    array("cu_seqlens", Extent::vector, batch.cu_seqlens),
+                    scratch(attention_backward_workspace<T>(s.tokens, s.heads()))},
+       // Five products.
+       .operations = 10 * scores(batch) * s.channels,
+       .bind = [s, sequences](Device& device, const Addresses& at) -> Call {
+         T* const d_qkv = at.get<T>("d_qkv");
+         const AttentionForward<T> forward = attention_arguments<T>(s, sequences, at);
+         const AttentionBackward<T> args{.d_q = d_qkv,
+                                         .use_q = Use::write,
+                                         .d_k = d_qkv + s.channels,
+                                         .use_k = Use::write,
+                                         .d_v = d_qkv + 2 * s.channels,
+                                         .use_v = Use::write,
+                                         .d_q_stride = 3 * s.channels,
+                                         .d_k_stride = 3 * s.channels,
+                                         .d_v_stride = 3 * s.channels,
+                                         .d_out = at.get<T>("d_out"),
+                                         .out = forward.out,
+                                         .lse = forward.lse,
+                                         .q = forward.q,
+                                         .k = forward.k,
+                                         .v = forward.v,
+                                         .q_stride = forward.q_stride,
+                                         .k_stride = forward.k_stride,
+                                         .v_stride = forward.v_stride,
+                                         .cu_q = forward.cu_q,
+                                         .cu_k = forward.cu_k,
+                                         .query_tiles = {},
+                                         .dropout = {},
+                                         .mask = forward.mask,
+                                         .scale = forward.scale,
+                                         .workspace = at.find("workspace"),
+                                         .queries = s.tokens,
+                                         .keys = s.tokens,
+                                         .sequences = sequences,
+                                         .heads = s.heads(),
+                                         .head_size = 64};
+         return [stream = device.cpu_stream(), args] { attention_backward(stream, args); };
+       }});
+}
+
+}  // namespace
+
+std::vector<Case> matmul_cases(DeviceKind kind, const Sizes& sizes) {
+  return for_each_type(kind, [&]<class Stream, class T>(std::vector<Case>& list) {
+    if constexpr (Multiplies<Stream, T>) {
+      for (const Product product : {Product::forward, Product::d_input, Product::d_weight})
+        list.push_back(product_case<Stream, T>(sizes, product));
+    }
+  });
+}
+
+// CUDA's has not been written yet.
+std::vector<Case> attention_cases(DeviceKind kind, const Sizes& sizes) {
+  std::vector<Case> list;
+  if (kind == DeviceKind::cpu) attention(sizes, list);
+  return list;
+}
+
+}  // namespace lathe::bench
