@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "gpu-bundle"
 BYTES_AT_MOST = 64 << 20
 COMPUTE_CAPABILITY = "8.0"
+# In lib/cxx, for systems whose own is older: with the C library that it is made for it asks for a newer one than the programs do.
+OF_THE_COMPILER = re.compile(r"lib(stdc\+\+|gcc_s)\.so")
 # Not carried: the C library, which every system has, and CUDA's libraries, which belong to the machine's driver or are large.
 OF_THE_SYSTEM = re.compile(r"(ld-linux-x86-64|libc|libm|libdl|librt|libpthread|libresolv|linux-vdso)\.so")
 OF_CUDA = re.compile(r"lib(cu|nv|nccl)")
@@ -80,7 +82,7 @@ def pack(folder, build):
     beside = folder.with_name(folder.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        for name in ("bin", "lib"):
+        for name in ("bin", "lib/cxx"):
             (beside / name).mkdir(parents=True)
         needs = copy(programs, beside, strip=not emulated)
         for name in ("gpu_check", "gpu_peers.py"):
@@ -96,7 +98,7 @@ def pack(folder, build):
             "bytes": total, "files": files,
             "sha256": {name: hashlib.sha256((beside / name).read_bytes()).hexdigest() for name in files if name.startswith("bin/")},
         }
-        if total >= BYTES_AT_MOST:
+        if total >= BYTES_AT_MOST and not emulated:  # that one is carried nowhere
             raise Refused(f"the bundle has {total / 2**20:.1f} MiB, and it must be under {BYTES_AT_MOST >> 20} MiB")
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
@@ -125,11 +127,13 @@ def copy(programs, beside, strip):
         glibc = max(glibc, version)
         of_cuda |= {name for name in needed if OF_CUDA.match(name)}
         for name, place in re.findall(r"^\s*(\S+) => (\S+)", output(["ldd", program]), re.MULTILINE):
-            if OF_THE_SYSTEM.match(name) or OF_CUDA.match(name) or (beside / "lib" / name).exists():
+            if OF_THE_SYSTEM.match(name) or OF_CUDA.match(name):
                 continue
             if place == "not":
                 raise Refused(f"{program.name} needs {name}, which is not on this machine")
-            library = beside / "lib" / name
-            shutil.copy(place, library)
-            glibc = max(glibc, read_elf(library)[1])
+            if OF_THE_COMPILER.match(name):
+                shutil.copy(place, beside / "lib" / "cxx" / name)
+            else:
+                shutil.copy(place, beside / "lib" / name)
+                glibc = max(glibc, read_elf(place)[1])
     return {"glibc": ".".join(map(str, glibc)), "libraries": sorted(of_cuda)}
