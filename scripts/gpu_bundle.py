@@ -24,8 +24,8 @@ class Refused(Exception):
     """One line: why there is no bundle."""
 
 
-def output(command, **settings):
-    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False, **settings)
+def output(command):
+    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
         raise Refused(f"`{' '.join(str(part) for part in command)}` ended with status {result.returncode}")
     return result.stdout
@@ -42,10 +42,12 @@ def cache(build):
 def test_programs(build):
     """The programs with tests on the CUDA backend."""
     listed = json.loads(output(["ctest", "--test-dir", build, "--label-regex", "^cuda$", "--show-only=json-v1"]))
-    programs = [pathlib.Path(test["command"][0]) for test in listed["tests"] if "command" in test]
-    if not programs:
+    if not listed["tests"]:
         raise Refused(f"{build} has no tests on the CUDA backend: build the preset gpu-bundle or emulated")
-    return programs
+    for test in listed["tests"]:
+        if "command" not in test:  # CTest does not find the program
+            raise Refused(f"test_{test['name']} is not built: build the target cuda_tests")
+    return [pathlib.Path(test["command"][0]) for test in listed["tests"]]
 
 
 def read_elf(path):
@@ -91,7 +93,8 @@ def pack(folder, build):
         total = sum(files.values())
         needs["rpath"] = [place for place in settings.get("CMAKE_INSTALL_RPATH", "").split(";") if place.startswith("/")]
         manifest = {
-            "commit": commit(), "backend": "emulated" if emulated else "cuda", "compiler": output([settings["CMAKE_CXX_COMPILER"], "--version"]).splitlines()[0],
+            "commit": commit(), "backend": "emulated" if emulated else "cuda",
+            "compiler": output([settings["CMAKE_CXX_COMPILER"], "--version"]).splitlines()[0],
             "nvcc": None if emulated else nvcc_version(settings), "architectures": None if emulated else settings.get("CMAKE_CUDA_ARCHITECTURES"),
             "tests": [program.name for program in tests], "needs": {**needs, "compute_capability": COMPUTE_CAPABILITY,
                                                                    "cuda": None if emulated else nvcc_version(settings)},
@@ -106,8 +109,9 @@ def pack(folder, build):
         os.replace(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    print(f"{folder}: {len(files) + 1} files, {total / 2**20:.1f} MiB, of {manifest['commit']}; needs glibc {needs['glibc']}"
-          + "".join(f", {name}" for name in needs["libraries"]) + " and nothing else" + (" (emulated: no GPU)" if emulated else ""))
+    driver = "no GPU, being emulated" if emulated else f"a driver for CUDA {manifest['nvcc'].split('.')[0]}.0 or later"
+    print(f"{folder}: {len(files) + 1} files, {total / 2**20:.1f} MiB, of {manifest['commit']}")
+    print("needs there: " + ", ".join([driver, f"glibc {needs['glibc']} or later", "python3"] + needs["libraries"]))
 
 
 def nvcc_version(settings):
