@@ -1,22 +1,29 @@
-# The CUDA backend: nvcc compiles the kernel files, or the C++ compiler for the emulation, or there is none. Training doesn't use it yet, so that
-# AUTO leaves it out.
-set(LATHE_CUDA_BACKEND OFF)
-set(LATHE_KERNEL_DEFINITIONS) # what every file of such a build is compiled with
-if(LATHE_CUDA STREQUAL "EMULATED")
-  set(LATHE_CUDA_BACKEND ON)
-  set(LATHE_KERNEL_DEFINITIONS LATHE_HAS_CUDA LATHE_EMULATED)
-  message(STATUS "Lathe: for the CPU, and CUDA's kernels emulated on it")
-elseif(LATHE_CUDA STREQUAL "ON")
-  include(CheckLanguage)
-  check_language(CUDA)
-  if(NOT CMAKE_CUDA_COMPILER)
-    message(FATAL_ERROR "LATHE_CUDA=ON, but nvcc was not found: install the CUDA toolkit, 12 or later, or set CUDACXX to its nvcc")
+# lathe_add_kernel(<target> <file.cu>...): adds kernel files to a target, for the backend that Lathe was built with: compiled by nvcc for CUDA,
+# by the C++ compiler for the emulation. Without either they are left out. In Lathe's tree, and installed with it for the programs that use it.
+macro(lathe_add_kernel target)
+  get_target_property(lathe_kernel_backend lathe::kernels LATHE_KERNEL_BACKEND)
+  if(lathe_kernel_backend STREQUAL "cuda")
+    lathe_enable_cuda()
   endif()
-  # sm_80 and sm_90a as machine code, and PTX from which newer GPUs' drivers make theirs.
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 80-virtual)
+  if(NOT lathe_kernel_backend STREQUAL "none")
+    lathe_add_kernel_files(${lathe_kernel_backend} ${target} ${ARGN})
   endif()
-  enable_language(CUDA)
+endmacro()
+
+# What nvcc needs, in the folder that calls it and below. A macro, as a language can't be enabled in a function.
+macro(lathe_enable_cuda)
+  if(NOT CMAKE_CUDA_COMPILE_OBJECT)
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(NOT CMAKE_CUDA_COMPILER)
+      message(FATAL_ERROR "Lathe's CUDA backend was asked for, but nvcc was not found: install the CUDA toolkit, 12 or later, or set CUDACXX to its nvcc")
+    endif()
+    # sm_80 and sm_90a as machine code, and PTX from which newer GPUs' drivers make theirs.
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 80-virtual)
+    endif()
+    enable_language(CUDA)
+  endif()
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
     message(FATAL_ERROR "Lathe needs nvcc 12 or later; found ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER}): set CUDACXX to a newer one")
   endif()
@@ -29,37 +36,35 @@ elseif(LATHE_CUDA STREQUAL "ON")
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   find_package(CUDAToolkit 12 REQUIRED)
-  set(LATHE_CUDA_BACKEND ON)
-  set(LATHE_KERNEL_DEFINITIONS LATHE_HAS_CUDA)
-  message(STATUS "Lathe: for the CPU and for CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_ARCHITECTURES})")
-else()
-  message(STATUS "Lathe: for the CPU; -DLATHE_CUDA=ON adds the CUDA kernels, EMULATED runs them on the host")
-endif()
+endmacro()
 
-# How a kernel file becomes C++ for the emulation. Each access to memory calls the emulation, in ThreadSanitizer's place; the optimizations
-# that are off would make other accesses of them than the source has, or calls that cannot be told apart by where they return to
-# (docs/emulation.md).
-set(LATHE_EMULATED_OPTIONS -x c++ -std=c++20 -O2 -g1 -march=x86-64-v3 -ffp-contract=fast -fsanitize=thread
-  --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging
-  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge
-  -include lathe/kernels/emulation/prelude.h -Wno-unknown-pragmas)
+# What lathe_add_kernel does once it knows the backend.
+function(lathe_add_kernel_files backend target)
+  # How a kernel file becomes C++ for the emulation. Each access to memory calls the emulation, in ThreadSanitizer's place; the optimizations
+  # that are off would make other accesses of them than the source has, or calls that cannot be told apart by where they return to
+  # (docs/emulation.md).
+  set(emulated_options -x c++ -std=c++20 -O2 -g1 -march=x86-64-v3 -ffp-contract=fast -fsanitize=thread
+    --param=tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-loop-distribute-patterns -fno-store-merging
+    -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge
+    -include lathe/kernels/emulation/prelude.h -Wno-unknown-pragmas)
+  # How nvcc compiles one. constexpr functions that host and device share need no annotation; profilers see source lines.
+  set(cuda_options --expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall,-Wextra)
+  set(emulated_language CXX)
+  set(cuda_language CUDA)
 
-# How nvcc compiles one. constexpr functions that host and device share need no annotation; profilers see source lines.
-set(LATHE_CUDA_OPTIONS --expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall,-Wextra)
-
-# lathe_add_kernel(<target> <file.cu>...): adds kernel files to a target, for the backend that Lathe was built with: compiled by nvcc for CUDA,
-# by the C++ compiler for the emulation. Without either they are left out.
-function(lathe_add_kernel target)
-  if(NOT LATHE_CUDA_BACKEND)
-    return()
-  endif()
   target_sources(${target} PRIVATE ${ARGN})
-  if(LATHE_CUDA STREQUAL "EMULATED")
-    set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "${LATHE_EMULATED_OPTIONS}")
-  else()
-    set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES LANGUAGE CUDA COMPILE_OPTIONS "${LATHE_CUDA_OPTIONS}")
+  set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES LANGUAGE ${${backend}_language} COMPILE_OPTIONS "${${backend}_options}")
+  if(backend STREQUAL "cuda")
+    set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF)
+    get_target_property(architectures ${target} CUDA_ARCHITECTURES)
+    if(NOT architectures) # a target that was made before the language was enabled
+      set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+    endif()
   endif()
   if(NOT target STREQUAL "lathe_kernels")
     target_link_libraries(${target} PRIVATE lathe::kernels)
+    if(backend STREQUAL "cuda")
+      target_link_libraries(${target} PRIVATE CUDA::cudart_static) # a launch is CUDA's, in the kernel file itself
+    endif()
   endif()
 endfunction()

@@ -45,6 +45,12 @@ function(lathe_public_headers folder)
   set_property(GLOBAL PROPERTY LATHE_HEADERS_${folder} ${ARGN})
 endfunction()
 
+# lathe_device_headers(<folder> <header>...): what only kernel files (.cu) include, in the tree and in programs that use Lathe; installed where
+# the library has a CUDA backend. They are not public headers: CUDA's language is in them, or the emulation's in its place.
+function(lathe_device_headers folder)
+  set_property(GLOBAL PROPERTY LATHE_DEVICE_HEADERS_${folder} ${ARGN})
+endfunction()
+
 # lathe_test(<name> [CUDA] SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test. CUDA: some of its tests run on
 # the CUDA backend where there is one. They are skipped where no GPU is; the target cuda_tests and the label cuda are all such programs.
 function(lathe_test name)

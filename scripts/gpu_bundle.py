@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "gpu-bundle"
 BYTES_AT_MOST = 64 << 20
 COMPUTE_CAPABILITY = "8.0"
+# In lib/cxx, for systems whose own is older: with the C library that it is made for it asks for a newer one than the programs do.
+OF_THE_COMPILER = re.compile(r"lib(stdc\+\+|gcc_s)\.so")
 # Not carried: the C library, which every system has, and CUDA's libraries, which belong to the machine's driver or are large.
 OF_THE_SYSTEM = re.compile(r"(ld-linux-x86-64|libc|libm|libdl|librt|libpthread|libresolv|linux-vdso)\.so")
 OF_CUDA = re.compile(r"lib(cu|nv|nccl)")
@@ -22,8 +24,8 @@ class Refused(Exception):
     """One line: why there is no bundle."""
 
 
-def output(command, **settings):
-    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False, **settings)
+def output(command):
+    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
         raise Refused(f"`{' '.join(str(part) for part in command)}` ended with status {result.returncode}")
     return result.stdout
@@ -40,10 +42,12 @@ def cache(build):
 def test_programs(build):
     """The programs with tests on the CUDA backend."""
     listed = json.loads(output(["ctest", "--test-dir", build, "--label-regex", "^cuda$", "--show-only=json-v1"]))
-    programs = [pathlib.Path(test["command"][0]) for test in listed["tests"] if "command" in test]
-    if not programs:
+    if not listed["tests"]:
         raise Refused(f"{build} has no tests on the CUDA backend: build the preset gpu-bundle or emulated")
-    return programs
+    for test in listed["tests"]:
+        if "command" not in test:  # CTest does not find the program
+            raise Refused(f"test_{test['name']} is not built: build the target cuda_tests")
+    return [pathlib.Path(test["command"][0]) for test in listed["tests"]]
 
 
 def read_elf(path):
@@ -80,7 +84,7 @@ def pack(folder, build):
     beside = folder.with_name(folder.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        for name in ("bin", "lib"):
+        for name in ("bin", "lib/cxx"):
             (beside / name).mkdir(parents=True)
         needs = copy(programs, beside, strip=not emulated)
         for name in ("gpu_check", "gpu_peers.py"):
@@ -89,14 +93,15 @@ def pack(folder, build):
         total = sum(files.values())
         needs["rpath"] = [place for place in settings.get("CMAKE_INSTALL_RPATH", "").split(";") if place.startswith("/")]
         manifest = {
-            "commit": commit(), "backend": "emulated" if emulated else "cuda", "compiler": output([settings["CMAKE_CXX_COMPILER"], "--version"]).splitlines()[0],
+            "commit": commit(), "backend": "emulated" if emulated else "cuda",
+            "compiler": output([settings["CMAKE_CXX_COMPILER"], "--version"]).splitlines()[0],
             "nvcc": None if emulated else nvcc_version(settings), "architectures": None if emulated else settings.get("CMAKE_CUDA_ARCHITECTURES"),
             "tests": [program.name for program in tests], "needs": {**needs, "compute_capability": COMPUTE_CAPABILITY,
                                                                    "cuda": None if emulated else nvcc_version(settings)},
             "bytes": total, "files": files,
             "sha256": {name: hashlib.sha256((beside / name).read_bytes()).hexdigest() for name in files if name.startswith("bin/")},
         }
-        if total >= BYTES_AT_MOST:
+        if total >= BYTES_AT_MOST and not emulated:  # that one is carried nowhere
             raise Refused(f"the bundle has {total / 2**20:.1f} MiB, and it must be under {BYTES_AT_MOST >> 20} MiB")
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
@@ -104,8 +109,9 @@ def pack(folder, build):
         os.replace(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    print(f"{folder}: {len(files) + 1} files, {total / 2**20:.1f} MiB, of {manifest['commit']}; needs glibc {needs['glibc']}"
-          + "".join(f", {name}" for name in needs["libraries"]) + " and nothing else" + (" (emulated: no GPU)" if emulated else ""))
+    driver = "no GPU, being emulated" if emulated else f"a driver for CUDA {manifest['nvcc'].split('.')[0]}.0 or later"
+    print(f"{folder}: {len(files) + 1} files, {total / 2**20:.1f} MiB, of {manifest['commit']}")
+    print("needs there: " + ", ".join([driver, f"glibc {needs['glibc']} or later", "python3"] + needs["libraries"]))
 
 
 def nvcc_version(settings):
@@ -125,11 +131,13 @@ def copy(programs, beside, strip):
         glibc = max(glibc, version)
         of_cuda |= {name for name in needed if OF_CUDA.match(name)}
         for name, place in re.findall(r"^\s*(\S+) => (\S+)", output(["ldd", program]), re.MULTILINE):
-            if OF_THE_SYSTEM.match(name) or OF_CUDA.match(name) or (beside / "lib" / name).exists():
+            if OF_THE_SYSTEM.match(name) or OF_CUDA.match(name):
                 continue
             if place == "not":
                 raise Refused(f"{program.name} needs {name}, which is not on this machine")
-            library = beside / "lib" / name
-            shutil.copy(place, library)
-            glibc = max(glibc, read_elf(library)[1])
+            if OF_THE_COMPILER.match(name):
+                shutil.copy(place, beside / "lib" / "cxx" / name)
+            else:
+                shutil.copy(place, beside / "lib" / name)
+                glibc = max(glibc, read_elf(place)[1])
     return {"glibc": ".".join(map(str, glibc)), "libraries": sorted(of_cuda)}

@@ -3,7 +3,7 @@
 
 usage: gpu_peers.py [--device cuda|cpu] [--tokens T,...] [--seconds S]
 
-Rows: {"operator", "direction", "dtype", "shape", "mode", "microseconds" (median), "spread" (90th - 10th percentile), "repeats", "bytes" (what
+Rows: {"operator", "kernels" (those of `lathe bench` that do the same work together), "direction", "dtype", "shape", "mode", "microseconds" (median), "spread" (90th - 10th percentile), "repeats", "bytes" (what
 the mathematics reads and writes), "of_copy" (of the bandwidth of a copy, measured here)}. "both" is forward and backward; the backward alone
 is what "both" takes more than "forward". Each call takes the next of several sets of buffers, which are together more than 4 times the L2.
 """
@@ -18,16 +18,18 @@ import torch
 import torch.nn.functional as F
 
 CHANNELS = 1024
-VOCABULARY = 30528
+FEED_FORWARD = 4096
+VOCABULARY = 30522
 MODES = ("eager", "compile")
 
 
 class Case:
-    """An operator at a shape: `make` gives a set of arguments, `forward` takes one; bytes are of the forward and of both directions."""
+    """An operator at a shape: `make` gives a set of arguments, `forward` takes one. Of each direction: elements moved, and Lathe's kernels."""
 
-    def __init__(self, operator, shape, make, forward, elements, elements_both):
+    def __init__(self, operator, shape, make, forward, elements, kernels):
         self.operator, self.shape, self.make, self.forward = operator, shape, make, forward
-        self.elements, self.elements_both = elements, elements_both
+        self.elements = dict(zip(("forward", "both"), elements))
+        self.kernels = dict(zip(("forward", "both"), kernels))
 
 
 def cases(tokens, device, dtype):
@@ -40,24 +42,29 @@ def cases(tokens, device, dtype):
     def layernorm(x, residual, bias, gamma, beta):
         return F.layer_norm(residual + F.dropout(x + bias, 0.1), (CHANNELS,), gamma, beta)
 
-    def gelu_set():
-        return [tensor(tokens, CHANNELS), tensor(CHANNELS)]
+    def activation(kind):
+        return Case(f"gelu_{kind}", {"T": tokens, "F": FEED_FORWARD}, lambda: [tensor(tokens, FEED_FORWARD), tensor(FEED_FORWARD)],
+                    lambda x, bias: F.gelu(x + bias, approximate="tanh" if kind == "tanh" else "none"),
+                    (2 * tokens * FEED_FORWARD, 5 * tokens * FEED_FORWARD),
+                    ([f"gelu_{kind}_forward"], [f"gelu_{kind}_forward", f"gelu_{kind}_backward"]))
 
     rows = max(tokens // 8, 1)  # about as many as are masked
     size = tokens * CHANNELS
-    result = [
+    return [
         # Forward reads x and residual, writes y and z; backward reads d_y and z, writes d_x and d_residual.
-        Case("layernorm_dropout_residual", {"T": tokens, "C": CHANNELS}, layernorm_set, layernorm, 4 * size, 8 * size),
+        Case("layernorm_dropout_residual", {"T": tokens, "C": CHANNELS}, layernorm_set, layernorm, (4 * size, 8 * size),
+             (["layernorm_forward"], ["layernorm_forward", "layernorm_backward"])),
         Case("layernorm", {"T": tokens, "C": CHANNELS}, lambda: [tensor(tokens, CHANNELS), tensor(CHANNELS), tensor(CHANNELS)],
-             lambda x, gamma, beta: F.layer_norm(x, (CHANNELS,), gamma, beta), 2 * size, 5 * size),
-        Case("gelu_erf", {"T": tokens, "C": CHANNELS}, gelu_set, lambda x, bias: F.gelu(x + bias), 2 * size, 5 * size),
-        Case("gelu_tanh", {"T": tokens, "C": CHANNELS}, gelu_set, lambda x, bias: F.gelu(x + bias, approximate="tanh"), 2 * size, 5 * size),
+             lambda x, gamma, beta: F.layer_norm(x, (CHANNELS,), gamma, beta), (2 * size, 5 * size),
+             (["layernorm_forward (plain)"], ["layernorm_forward (plain)", "layernorm_backward (plain)"])),
+        activation("erf"),
+        activation("tanh"),
         # Lathe reads and writes each logit once, for loss and gradient together.
         Case("cross_entropy", {"R": rows, "V": VOCABULARY},
              lambda: [tensor(rows, VOCABULARY), torch.randint(VOCABULARY, (rows,), device=device)],
-             lambda logits, labels: F.cross_entropy(logits, labels), rows * VOCABULARY, 2 * rows * VOCABULARY),
+             lambda logits, labels: F.cross_entropy(logits, labels), (rows * VOCABULARY, 2 * rows * VOCABULARY),
+             (["cross_entropy (loss alone)"], ["cross_entropy"])),
     ]
-    return result
 
 
 class Clock:
@@ -126,12 +133,12 @@ def copy_bandwidth(clock, device):
 
 
 def adamw_rows(clock, device, ceiling, parameters):
-    """torch.optim.AdamW(fused=True) over one tensor of BERT-base's size. It has no compiled mode that differs."""
+    """torch.optim.AdamW(fused=True) over one tensor. It is one kernel by itself, which compiling leaves alone."""
     weight = torch.randn(parameters, device=device).requires_grad_()
     weight.grad = torch.randn(parameters, device=device)
     optimizer = torch.optim.AdamW([weight], lr=1e-5, weight_decay=0.01, fused=True)
     moved = 7 * 4 * parameters  # reads weight, gradient, m and v; writes weight, m and v
-    return [finished({"operator": "adamw", "direction": "step", "dtype": "f32", "shape": {"N": parameters}, "mode": "eager", "bytes": moved},
+    return [finished({"operator": "adamw", "kernels": ["adamw"], "direction": "step", "dtype": "f32", "shape": {"N": parameters}, "mode": "eager", "bytes": moved},
                      clock.measure(optimizer.step), ceiling)]
 
 
@@ -151,13 +158,17 @@ def rows_of(case, dtype, mode, device, clock, ceiling):
     element = torch.finfo(dtype).bits // 8
     common = {"operator": case.operator, "dtype": "bf16" if dtype == torch.bfloat16 else "f32", "shape": case.shape, "mode": mode}
 
+    def row(direction, call):
+        about = {**common, "direction": direction, "kernels": case.kernels[direction], "bytes": element * case.elements[direction]}
+        return finished(about, clock.measure(call), ceiling)
+
     def both():
         arguments = following()
         wanted = [argument for argument in arguments if argument.requires_grad]
         return torch.autograd.grad(forward(*arguments), wanted, gradient)
 
-    yield finished({**common, "direction": "forward", "bytes": element * case.elements}, clock.measure(lambda: forward(*following())), ceiling)
-    yield finished({**common, "direction": "both", "bytes": element * case.elements_both}, clock.measure(both), ceiling)
+    yield row("forward", lambda: forward(*following()))
+    yield row("both", both)
 
 
 def main():
@@ -170,8 +181,9 @@ def main():
     tokens = [int(text) for text in (options.tokens or ("16384,65536" if options.device == "cuda" else "256")).split(",")]
     clock = Clock(options.device, options.seconds)
     ceiling = copy_bandwidth(clock, options.device)
-    rows = adamw_rows(clock, options.device, ceiling, 110_000_000 if options.device == "cuda" else 1_000_000)
+    rows = []
     for count in tokens:
+        rows += adamw_rows(clock, options.device, ceiling, count * CHANNELS)
         for dtype in (torch.bfloat16, torch.float32):
             for case in cases(count, options.device, dtype):
                 for mode in MODES:

@@ -45,12 +45,14 @@ class Bundle:
         (self.folder / "bin").mkdir(parents=True)
         for name in ("gpu_check", "gpu_peers.py"):
             shutil.copy2(SCRIPTS / name, self.folder / name)
+        self.program("lathe", "")
         self.manifest = {"commit": "0123abc", "backend": backend, "tests": [],
                          "needs": {"glibc": "2.17", "cuda": "13.0", "compute_capability": "8.0", "libraries": [], "rpath": [], **needs}}
 
     def program(self, name, script):
         path = self.folder / "bin" / name
-        path.write_text("#!/bin/sh\n" + textwrap.dedent(script), encoding="utf-8")
+        starts = '[ "$1" != --version ] || exit 0\n' if name == "lathe" else ""
+        path.write_text("#!/bin/sh\n" + starts + textwrap.dedent(script), encoding="utf-8")
         path.chmod(0o755)
         if name.startswith("test_"):
             self.manifest["tests"].append(name)
@@ -132,6 +134,15 @@ class GpuCheckTest(unittest.TestCase):
         self.assertEqual(found["machine"]["libraries"], {"libcublasLt.so.99": str(self.work / "libcublasLt.so.99")})
         bundle.manifest["needs"]["glibc"] = "9.99"
         self.expect(bundle.run("tests"), "unavailable", 77, "needs 9.99 or later")
+
+    def test_programs_that_do_not_start(self):
+        bundle = Bundle(self.work)
+        bundle.program("test_a", ONE_PASSES)
+        script = bundle.folder / "bin" / "lathe"
+        script.write_text("#!/bin/sh\ncase \"$LD_LIBRARY_PATH\" in */lib/cxx) exit 0 ;; esac\necho 'GLIBCXX_3.4.30 not found'; exit 1\n", encoding="utf-8")
+        self.assertEqual(self.expect(bundle.run("tests"), "passed", 0)["machine"]["cxx_library"], "the bundle's")
+        script.write_text("#!/bin/sh\necho 'GLIBC_2.99 not found'; exit 1\n", encoding="utf-8")
+        self.expect(bundle.run("tests"), "unavailable", 77, "programs do not start here: GLIBC_2.99 not found")
 
     def test_a_failure(self):
         bundle = Bundle(self.work)
@@ -242,11 +253,28 @@ class GpuCheckTest(unittest.TestCase):
     def test_peers(self):
         bundle = Bundle(self.work)
         bundle.program("lathe", "echo '{}'")
-        bundle.program("python", """case "$1" in -c) exit 0 ;; *) echo '{"rows": [2]}' ;; esac""")
+        bundle.program("python", """case "$1" in -c) exit 0 ;; *) echo '{"rows": []}' ;; esac""")
         found = self.expect(bundle.run("peers", "--python", str(bundle.folder / "bin" / "python")), "passed", 0)
-        self.assertEqual((found["bench"], found["peers"]), ({}, {"rows": [2]}))
+        self.assertEqual((found["bench"], found["peers"], found["comparison"]), ({}, {"rows": []}, []))
         bundle.program("python", "exit 1")
         self.expect(bundle.run("peers", "--python", str(bundle.folder / "bin" / "python")), "unavailable", 77, "has no PyTorch")
+
+    def test_peers_are_compared_with_the_kernels_that_do_the_same(self):
+        bundle = Bundle(self.work, backend="cuda")
+        driver = self.driver()
+        ours = [{"kernel": f"gelu_erf_{direction}", "dtype": "bf16", "shape": {"F": 8, "T": 2}, "seconds": seconds}
+                for direction, seconds in (("forward", 2e-6), ("backward", 3e-6))]
+        common = {"operator": "gelu_erf", "dtype": "bf16", "shape": {"T": 2, "F": 8}, "mode": "eager", "microseconds": 10.0}
+        peers = [{**common, "direction": "forward", "kernels": ["gelu_erf_forward"]},
+                 {**common, "direction": "both", "kernels": ["gelu_erf_forward", "gelu_erf_backward"]},
+                 {**common, "direction": "both", "kernels": ["gelu_erf_forward"], "dtype": "f32"}, {"operator": "adamw", "error": "it failed"}]
+        bundle.program("lathe", f"echo '{json.dumps({'rows': ours})}'")
+        bundle.program("python", f"""case "$1" in -c) exit 0 ;; *) echo '{json.dumps({'rows': peers})}' ;; esac""")
+        python = str(bundle.folder / "bin" / "python")
+        found = self.expect(bundle.run("peers", "--python", python, LATHE_GPU_DRIVER=driver), "passed", 0)
+        self.assertEqual([(row["direction"], row["times_as_fast"]) for row in found["comparison"]], [("forward", 5.0), ("both", 2.0)])
+        bundle.program("lathe", "echo '{}'")
+        self.expect(bundle.run("peers", "--python", python, LATHE_GPU_DRIVER=driver), "failed", 1, "no kernel of lathe bench has a peer of its shape")
 
     def test_misuse(self):
         done = subprocess.run([sys.executable, SCRIPTS / "gpu_check", "--stage", "tests"], stderr=subprocess.PIPE, text=True, check=False)
