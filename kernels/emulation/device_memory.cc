@@ -112,6 +112,7 @@ void* DeviceMemory::allocate(std::size_t bytes) {
   if (begin == 0) return nullptr;
   next_ = begin + room;
   if (next_ - all_.begin > kRound) next_ = all_.begin + kGap;
+  const bool further = begin - all_.begin + room > reached_;
   reached_ = std::max(reached_, begin - all_.begin + room);
   in_use_ += bytes;
   freed_.erase(freed_.lower_bound(begin), freed_.lower_bound(begin + room));
@@ -119,7 +120,7 @@ void* DeviceMemory::allocate(std::size_t bytes) {
   const std::uintptr_t cell = (begin - all_.begin) / 2;
   std::fill_n(states_ + cell, (bytes + 1) / 2, static_cast<std::uint8_t>(kAllocated));
   forget(cells_ + cell, (bytes + 1) / 2);
-  if (opened_ > 0) protect(PROT_READ | PROT_WRITE);
+  if (accessible_ && further) protect(PROT_READ | PROT_WRITE);
   return reinterpret_cast<void*>(begin);
 }
 
@@ -265,13 +266,14 @@ void DeviceMemory::protect(int protection) {
   if (mprotect(reinterpret_cast<void*>(all_.begin), bytes, protection) != 0) {
     throw std::system_error(errno, std::generic_category(), "emulation: protecting the device's memory");
   }
+  accessible_ = protection != PROT_NONE;
 }
 
 DeviceMemory::Opened::Opened(DeviceMemory& memory) : memory_(memory) {
-  if (memory_.opened_++ == 0) memory_.protect(PROT_READ | PROT_WRITE);
+  if (memory_.opened_++ == 0 && !memory_.accessible_) memory_.protect(PROT_READ | PROT_WRITE);
 }
 DeviceMemory::Opened::~Opened() {
-  if (--memory_.opened_ == 0) memory_.protect(PROT_NONE);
+  if (--memory_.opened_ == 0 && settings().guard_host) memory_.protect(PROT_NONE);
 }
 
 }  // namespace lathe::emulation

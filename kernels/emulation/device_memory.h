@@ -107,6 +107,7 @@ class DeviceMemory {
   std::size_t reached_ = 0;  ///< bytes from the beginning that were ever handed out
   std::size_t in_use_ = 0;
   int opened_ = 0;
+  bool accessible_ = false;
   std::map<std::uintptr_t, Allocation> live_;
   std::map<std::uintptr_t, Allocation> freed_;
   std::map<std::uintptr_t, Allocation> named_;
