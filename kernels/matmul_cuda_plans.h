@@ -45,7 +45,7 @@ class CudaMatmulPlans {
   /// Takes the choices of a table over, in the place of any for the same problems: another rank's, or those of the run that is resumed.
   /// Throws std::invalid_argument, and takes nothing, where the text is no table (with its line), or comes from another library, version or
   /// device.
-  void use_table(std::string_view table);
+  void use_table(std::string_view text);
 
  private:
   struct Plan {

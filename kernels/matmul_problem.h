@@ -43,7 +43,7 @@ struct MatmulProblem {
   std::int32_t alignment_a, alignment_b, alignment_d, alignment_bias;  ///< in bytes; kMatmulAlignment where there is no bias
 
   bool operator==(const MatmulProblem&) const = default;
-  auto operator<=>(const MatmulProblem&) const = default;
+  auto operator<=>(const MatmulProblem&) const = default;  // NOLINT(modernize-use-nullptr): it finds a 0 in the operator's name
 
   std::int64_t rows_a() const { return transpose_a == Transpose::yes ? k : m; }  ///< as stored
   std::int64_t columns_a() const { return transpose_a == Transpose::yes ? m : k; }

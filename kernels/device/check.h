@@ -7,6 +7,9 @@
 
 namespace lathe {
 
+/// Throws CudaError with a message made of its arguments.
+[[noreturn]] void throw_cuda_error(int status, const char* name, const char* text, std::source_location where);
+
 /// Throws CudaError, naming the caller's line, unless `status` is success. Clears what cudaGetLastError() remembers.
 inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) [[likely]]

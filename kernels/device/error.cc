@@ -1,7 +1,10 @@
 #include "lathe/kernels/device/error.h"
 
+#include <source_location>
 #include <string>
 #include <string_view>
+
+#include "lathe/kernels/device/check.h"
 
 namespace lathe {
 

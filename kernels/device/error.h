@@ -1,6 +1,5 @@
 #pragma once
 // What is thrown where CUDA refuses a call.
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -16,8 +15,5 @@ class CudaError : public std::runtime_error {
  private:
   int status_;
 };
-
-/// Throws CudaError with a message made of its arguments.
-[[noreturn]] void throw_cuda_error(int status, const char* name, const char* text, std::source_location where);
 
 }  // namespace lathe

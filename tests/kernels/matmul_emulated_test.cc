@@ -1,6 +1,7 @@
 // Products take their turn in a stream: what the emulation sees of them.
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -71,7 +72,8 @@ TEST_F(EmulatedMatmul, ReadsAndWritesNothingBetweenRows) {
   // Rows of 4 elements, of which the last is never written.
   const DeviceBuffer<float> a(8);
   const DeviceBuffer<float> c(8);
-  for (const int row : {0, 1}) check(cudaMemcpy(a.data() + 4 * row, a_.data() + 3 * row, 12, cudaMemcpyDeviceToDevice));
+  for (const std::ptrdiff_t row : {0, 1})
+    check(cudaMemcpy(a.data() + 4 * row, a_.data() + 3 * row, 12, cudaMemcpyDeviceToDevice));
   Matmul<float> args = product(c.data(), a.data(), b_.data(), workspace_.data());
   args.lda = 4;
   args.ldc = 4;

@@ -211,6 +211,7 @@ TEST(MatmulProblem, IsTheTransposedProductInTheSameMemory) {
 TEST(MatmulProblem, AlignmentIsThatOfTheAddressUpToSixteenBytes) {
   for (const auto& [address, alignment] : {std::pair{0, 16}, std::pair{1, 1}, std::pair{2, 2}, std::pair{12, 4}, std::pair{24, 8},
                                            std::pair{48, 16}, std::pair{4096, 16}}) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of nothing
     EXPECT_EQ(matmul_alignment(reinterpret_cast<const void*>(static_cast<std::uintptr_t>(address))), alignment) << address;
   }
 }

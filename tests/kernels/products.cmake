@@ -5,7 +5,7 @@ lathe_test(kernels_products CUDA
 # What CUDA's products consist of beside a device. A library without CUDA has none of it, so that the test compiles it itself.
 set(matmul_plan_sources)
 if(NOT LATHE_CUDA_BACKEND)
-  set(matmul_plan_sources device/error.cc matmul_cuda_plans.cc matmul_problem.cc matmul_table.cc)
+  set(matmul_plan_sources matmul_cuda_plans.cc matmul_problem.cc matmul_table.cc)
 endif()
 if(NOT LATHE_CUDA STREQUAL "EMULATED")
   list(APPEND matmul_plan_sources matmul_literal.cc)
