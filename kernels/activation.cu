@@ -18,6 +18,7 @@
 #include "lathe/kernels/device/math.cuh"
 #include "lathe/kernels/device/memory.cuh"
 #include "lathe/kernels/device/part_sums.cuh"
+#include "lathe/kernels/device/range.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 namespace {
@@ -288,11 +289,13 @@ void with_kernel(CudaStream stream, const Arguments<T>& args, bool wide) {
 
 template <class T>
 void activation_forward(CudaStream stream, const ActivationForward<T>& args) {
+  const device::Range range("activation_forward");
   with_kernel(stream, args, rows_aligned_to_16<T>(args.channels, args.y, args.x, args.bias));
 }
 
 template <class T>
 void activation_backward(CudaStream stream, const ActivationBackward<T>& args) {
+  const device::Range range("activation_backward");
   with_kernel(stream, args, rows_aligned_to_16<T>(args.channels, args.d_x, args.d_y, args.x, args.bias));
 }
 

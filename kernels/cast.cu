@@ -4,6 +4,7 @@
 
 #include "lathe/kernels/device/alignment.h"
 #include "lathe/kernels/device/launch.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/row.cuh"
 
 namespace lathe {
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(kCastThreads) cast_kernel(const __grid_constan
 
 template <class To, class From>
 void cast(CudaStream stream, const Cast<To, From>& args) {
+  const device::Range range("cast");
   const auto run = [&]<int kWidth>() {
     launch(cast_kernel<To, From, kWidth>,
            {.grid = blocks_for(args.count, std::int64_t{kCastPieces} * kCastThreads * kWidth), .block = kCastThreads}, stream,

@@ -21,6 +21,7 @@
 #include "lathe/kernels/device/launch.cuh"
 #include "lathe/kernels/device/math.cuh"
 #include "lathe/kernels/device/memory.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/shared.cuh"
 #include "lathe/kernels/device/warp.cuh"
 
@@ -493,6 +494,7 @@ void run(CudaStream stream, const CrossEntropy<T>& args) {
 
 template <class T>
 void cross_entropy(CudaStream stream, const CrossEntropy<T>& args) {
+  const device::Range range("cross_entropy");
   if (args.class_weights != nullptr && args.label_smoothing != 0.0) {
     run<Weighting::by_class>(stream, args);
   } else {

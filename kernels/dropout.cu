@@ -4,6 +4,7 @@
 
 #include "lathe/kernels/device/alignment.h"
 #include "lathe/kernels/device/launch.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/row.cuh"
 
 namespace lathe {
@@ -38,6 +39,7 @@ __global__ void __launch_bounds__(kDropoutWarps* kWarp) dropout_kernel(const __g
 
 template <class T>
 void dropout_backward(CudaStream stream, const DropoutBackward<T>& args) {
+  const device::Range range("dropout_backward");
   if (args.use == Use::skip) return;
   const auto run = [&]<int kWidth>() {
     launch(dropout_kernel<T, RowShape<1, kWidth, 8 / kWidth>>,
@@ -52,6 +54,7 @@ void dropout_backward(CudaStream stream, const DropoutBackward<T>& args) {
 
 template <class T>
 void dropout_forward(CudaStream stream, const DropoutForward<T>& args) {
+  const device::Range range("dropout_forward");
   dropout_backward(stream, DropoutBackward<T>{.d_x = args.y,
                                               .use = Use::write,
                                               .d_y = args.x,

@@ -13,6 +13,7 @@
 #include "lathe/kernels/device/norm_backward.cuh"
 #include "lathe/kernels/device/normalisation.cuh"
 #include "lathe/kernels/device/part_sums.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/shared.cuh"
 
 namespace lathe {
@@ -276,6 +277,7 @@ void sum_types(CudaStream stream, const EmbeddingBackward<T>& args) {
 
 template <class T>
 void embedding_forward(CudaStream stream, const EmbeddingForward<T>& args) {
+  const device::Range range("embedding_forward");
   const std::int64_t rows = norm_rows(args.tokens);
   const bool wide =
       rows_aligned_to_16<T>(args.channels, args.y, args.z, args.words, args.positions, args.types, args.gamma, args.beta);
@@ -290,6 +292,7 @@ void embedding_forward(CudaStream stream, const EmbeddingForward<T>& args) {
 
 template <class T>
 void embedding_norm_backward(CudaStream stream, const EmbeddingNormBackward<T>& args) {
+  const device::Range range("embedding_norm_backward");
   if (args.gamma == nullptr) {
     const bool wide = rows_aligned_to_16<T>(args.channels, args.d_z, args.d_y);
     with_row_shape<T>("embedding_norm_backward", args.channels, wide, [&]<class Shape>() {
@@ -322,6 +325,7 @@ void embedding_norm_backward(CudaStream stream, const EmbeddingNormBackward<T>& 
 
 template <class T>
 void embedding_backward(CudaStream stream, const EmbeddingBackward<T>& args) {
+  const device::Range range("embedding_backward");
   const auto run = [&]<int kWidth>() {
     sum_words<T, kWidth>(stream, args);
     sum_positions<T, kWidth>(stream, args);

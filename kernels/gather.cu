@@ -5,6 +5,7 @@
 
 #include "lathe/kernels/device/alignment.h"
 #include "lathe/kernels/device/launch.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/row.cuh"
 
 namespace lathe {
@@ -78,12 +79,14 @@ void copy_rows(CudaStream stream, const RowCopies<T>& args) {
 
 template <class T>
 void gather_forward(CudaStream stream, const GatherForward<T>& args) {
+  const device::Range range("gather_forward");
   copy_rows<Use::write>(
       stream, RowCopies<T>{.to = args.y, .from = args.x, .index = args.row_token, .rows = args.rows, .channels = args.channels});
 }
 
 template <class T>
 void gather_backward(CudaStream stream, const GatherBackward<T>& args) {
+  const device::Range range("gather_backward");
   const RowCopies<T> copies = {
       .to = args.d_x, .from = args.d_y, .index = args.token_row, .rows = args.tokens, .channels = args.channels};
   if (args.use == Use::write) copy_rows<Use::write>(stream, copies);

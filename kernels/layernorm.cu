@@ -10,6 +10,7 @@
 #include "lathe/kernels/device/launch.cuh"
 #include "lathe/kernels/device/norm_backward.cuh"
 #include "lathe/kernels/device/normalisation.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/shared.cuh"
 
 namespace lathe {
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(kNormThreads, (kNormBlocks<T, Shape>))
 
 template <class T>
 void layernorm_forward(CudaStream stream, const LayerNormForward<T>& args) {
+  const device::Range range("layernorm_forward");
   const std::int64_t rows = norm_rows(args.tokens);
   const bool wide = rows_aligned_to_16<T>(args.channels, args.y, args.z, args.x, args.residual, args.bias, args.gamma, args.beta);
   with_row_shape<T>("layernorm_forward", args.channels, wide, [&]<class Shape>() {
@@ -80,6 +82,7 @@ void layernorm_forward(CudaStream stream, const LayerNormForward<T>& args) {
 
 template <class T>
 void layernorm_backward(CudaStream stream, const LayerNormBackward<T>& args) {
+  const device::Range range("layernorm_backward");
   norm_backward<DropoutPlace::before>("layernorm_backward", stream, args);
 }
 

@@ -12,6 +12,7 @@
 #include "lathe/kernels/device/convert.cuh"
 #include "lathe/kernels/device/launch.cuh"
 #include "lathe/kernels/device/memory.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/device/warp.cuh"
 
 namespace [[gnu::visibility("default")]] lathe {
@@ -176,17 +177,20 @@ bool aligned_to_8(const Bf16* pointer) { return reinterpret_cast<std::uintptr_t>
 
 template <>
 void squared_norms(CudaStream stream, const SquaredNorms<float>& args) {
+  const device::Range range("squared_norms");
   const LaunchShape shape{.grid = blocks_for(args.blocks, kNormThreads / kWarp), .block = kNormThreads};
   launch(aligned_to_16(args.gradients) ? squared_norms_kernel<4> : squared_norms_kernel<1>, shape, stream, args);
 }
 
 template <>
 void clip_scale(CudaStream stream, const ClipScale<float>& args) {
+  const device::Range range("clip_scale");
   launch(clip_scale_kernel, {.grid = 1, .block = kClipThreads}, stream, args);
 }
 
 template <>
 void adamw(CudaStream stream, const AdamW<float>& args) {
+  const device::Range range("adamw");
   const Moments moments{.beta1 = static_cast<float>(args.beta1),
                         .rest1 = static_cast<float>(1.0 - args.beta1),
                         .beta2 = static_cast<float>(args.beta2),

@@ -6,6 +6,7 @@
 #include "lathe/kernels/device/column_sums.cuh"
 #include "lathe/kernels/device/launch.cuh"
 #include "lathe/kernels/device/part_sums.cuh"
+#include "lathe/kernels/device/range.h"
 
 namespace lathe {
 namespace {
@@ -87,6 +88,7 @@ __global__ void __launch_bounds__(kAddThreads) add_kernel(const __grid_constant_
 
 template <class T>
 void column_sum(CudaStream stream, const ColumnSum<T>& args) {
+  const device::Range range("column_sum");
   if (args.use == Use::skip) return;
   const std::int64_t parts = row_parts(args.tokens);
   const auto run = [&]<int kWidth>() {
@@ -108,11 +110,13 @@ void column_sum(CudaStream stream, const ColumnSum<T>& args) {
 
 template <class T>
 void sum(CudaStream stream, const Sum<T>& args) {
+  const device::Range range("sum");
   launch(sum_kernel<T>, {.grid = 1, .block = kSumThreads}, stream, args);
 }
 
 template <class T>
 void add(CudaStream stream, const Add<T>& args) {
+  const device::Range range("add");
   const auto run = [&]<int kWidth>() {
     launch(add_kernel<T, kWidth>,
            {.grid = blocks_for(args.count, std::int64_t{kAddPieces} * kAddThreads * kWidth), .block = kAddThreads}, stream, args);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lathe/kernels/device/range.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {
@@ -183,6 +184,7 @@ void Tape::walk() {
         input.gradient = node.gradient;
         input.use = std::exchange(node.next, Use::add);
       }
+      const device::Range range(entry.name.data());  // a literal, which ends in 0
       entry.run(entry.closure, Backward(entry));
     }
     entries_.pop_back();

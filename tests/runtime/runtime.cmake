@@ -6,3 +6,12 @@ lathe_test(runtime CUDA
   SOURCES runtime/atomic_file_test.cc runtime/device_test.cc runtime/error_test.cc runtime/file_lock_test.cc runtime/host_memory_test.cc
     runtime/parameters_test.cc runtime/processors_test.cc runtime/random_test.cc runtime/tape_test.cc runtime/tensor_test.cc ${cuda_tests}
   LINKS lathe::runtime)
+
+if(LATHE_KERNEL_BACKEND STREQUAL "cuda")
+  add_library(range_listener MODULE EXCLUDE_FROM_ALL runtime/listener.cc)
+  target_compile_options(range_listener PRIVATE ${LATHE_WARNINGS})
+  target_link_libraries(range_listener PRIVATE CUDA::cudart_static)
+  add_dependencies(cuda_tests range_listener)
+  add_test(NAME runtime_ranges
+    COMMAND ${CMAKE_CURRENT_LIST_DIR}/ranges_test.sh $<TARGET_FILE:range_listener> $<TARGET_FILE:test_runtime> $<TARGET_FILE:test_kernels_elementwise>)
+endif()
