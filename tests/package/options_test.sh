@@ -15,7 +15,8 @@ refused() {
     failed=1
   fi
 }
-refused -DLATHE_CUDA=ON "LATHE_CUDA=ON, but this version of Lathe has no CUDA backend"
+CUDACXX=/nowhere/nvcc refused -DLATHE_CUDA=ON "Lathe's CUDA backend was asked for, but nvcc was not found: install the CUDA toolkit, 12 or later, or set CUDACXX to its nvcc"
+refused -DLATHE_CUDA=maybe "LATHE_CUDA is 'maybe'; it must be AUTO, ON, OFF or EMULATED"
 refused -DLATHE_MPI=ON "LATHE_MPI=ON, but this version of Lathe has no MPI backend"
 refused -DLATHE_TESTS=maybe "LATHE_TESTS is 'maybe'; it must be AUTO, ON or OFF"
 refused -DLATHE_MATMUL=BLAS "LATHE_MATMUL is 'BLAS'; it must be AUTO, ONEDNN or EIGEN"
