@@ -16,8 +16,9 @@ namespace lathe::bench {
 /// What a kernel has to do with an operand. Scratch is what the mathematics knows nothing of.
 enum class Access : std::uint8_t { read, write, update, scratch };
 
-/// What an operand grows with. A matrix is a tensor with T rows, or an arena; what is smaller is told apart in profiles.
-enum class Extent : std::uint8_t { matrix, per_row, vector };
+/// What an operand grows with. A matrix is a tensor with T rows, an arena, or a table of which each row takes another; profiles tell the
+/// others apart: numbers that each row has one of, tables so small that rows are met again in a cache, and vectors and partial sums.
+enum class Extent : std::uint8_t { matrix, per_row, table, vector };
 
 /// Fills memory of so many bytes before the first call.
 using Contents = std::function<void(std::span<std::byte>)>;

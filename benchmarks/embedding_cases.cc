@@ -21,8 +21,8 @@ Case forward(const Sizes& s, const PackedBatch& batch) {
                    per_row<A>("mean", Access::write, s.tokens), per_row<A>("rstd", Access::write, s.tokens),
                    // A row a token: one that is met again soon may come from a cache, which the mathematics knows nothing of.
                    partly(matrix<T>("words", Access::read, Sizes::kVocabulary, s.channels), s.tokens * row),
-                   partly(vector<T>("positions", Access::read, Sizes::kPositions * s.channels), positions * row),
-                   vector<T>("types", Access::read, kTypes * s.channels), array("token", Extent::per_row, batch.token),
+                   partly(table<T>("positions", Access::read, Sizes::kPositions, s.channels), positions * row),
+                   table<T>("types", Access::read, kTypes, s.channels), array("token", Extent::per_row, batch.token),
                    array("type", Extent::per_row, batch.type), vector<T>("gamma", Access::read, s.channels),
                    vector<T>("beta", Access::read, s.channels)},
       // Two sums, a LayerNorm 8, dropout 1.
@@ -102,8 +102,8 @@ Case backward(const Sizes& s, const PackedBatch& batch) {
       // The tied decoder has written the words' gradient: rows that occur are added to.
       .operands = {partly(matrix<A>("d_words", Access::update, Sizes::kVocabulary, s.channels),
                           segments * s.channels * static_cast<std::int64_t>(sizeof(A))),
-                   vector<A>("d_positions", Access::write, Sizes::kPositions * s.channels),
-                   vector<A>("d_types", Access::write, kTypes * s.channels), matrix<T>("d_z", Access::read, s.tokens, s.channels),
+                   table<A>("d_positions", Access::write, Sizes::kPositions, s.channels),
+                   table<A>("d_types", Access::write, kTypes, s.channels), matrix<T>("d_z", Access::read, s.tokens, s.channels),
                    array("order", Extent::per_row, batch.order), array("split_start", Extent::per_row, batch.split_start),
                    array("segment_split", Extent::per_row, batch.segment_split),
                    array("segment_row", Extent::per_row, batch.segment_row),

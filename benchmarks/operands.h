@@ -94,6 +94,10 @@ template <class T>
 Operand vector(std::string name, Access access, std::int64_t count) {
   return numbers<T>(std::move(name), access, Extent::vector, count);
 }
+template <class T>
+Operand table(std::string name, Access access, std::int64_t rows, std::int64_t columns) {
+  return numbers<T>(std::move(name), access, Extent::table, rows * columns);
+}
 inline Operand scratch(std::int64_t bytes) { return operand<std::byte>("workspace", Access::scratch, Extent::vector, bytes); }
 /// An array that the host has made.
 template <class V>
