@@ -7,6 +7,8 @@ macro(lathe_add_kernel target)
   endif()
   if(NOT lathe_kernel_backend STREQUAL "none")
     lathe_add_kernel_files(${lathe_kernel_backend} ${target} ${ARGN})
+  elseif(NOT "${target}" STREQUAL "lathe_kernels")
+    message(STATUS "${target} is without ${ARGN}: Lathe was built without a CUDA backend (LATHE_CUDA=ON or EMULATED)")
   endif()
 endmacro()
 
