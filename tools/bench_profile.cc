@@ -18,7 +18,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using emulation::GlobalTraffic;
 using emulation::KernelProfile;
-using emulation::LineProfile;
 
 constexpr const char* kNotice = "emulated on the host: traffic is counted, no time is measured";
 

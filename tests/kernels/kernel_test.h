@@ -48,7 +48,7 @@ using Cases = ::testing::Types<Case<CpuStream, float>, Case<CpuStream, double>>;
 class CaseNames {
  public:
   template <class C>
-  static std::string GetName(int) {
+  static std::string GetName(int) {  // NOLINT(readability-identifier-naming): what GoogleTest asks for
     const std::string backend = std::is_same_v<typename C::Stream, CpuStream> ? "cpu" : "cuda";
     return backend + (std::is_same_v<typename C::T, Bf16> ? "_bf16" : (std::is_same_v<typename C::T, float> ? "_f32" : "_f64"));
   }
