@@ -43,7 +43,7 @@ class Listening : public ::testing::Environment {
   void SetUp() override { ::testing::UnitTest::GetInstance()->listeners().Append(new SkipWithoutGpu); }
 };
 
-const ::testing::Environment* const kListening = ::testing::AddGlobalTestEnvironment(new Listening);
+const ::testing::Environment* const listening = ::testing::AddGlobalTestEnvironment(new Listening);
 
 }  // namespace
 }  // namespace lathe::test

@@ -16,6 +16,7 @@ int pop() {
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): NVTX asks for this name
 extern "C" __attribute__((visibility("default"))) int InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get) {
   const auto* callbacks = static_cast<const NvtxExportTableCallbacks*>(get(NVTX_ETID_CALLBACKS));
   NvtxFunctionTable table = nullptr;
