@@ -35,7 +35,7 @@ std::span<const std::string_view> families();
 std::vector<Case> make_cases(std::string_view family, DeviceKind kind, const Sizes& sizes);
 
 /// BERT-base's and BERT-large's channels, at each number of tokens that is usual for the device: 16,384 and 65,536 on a GPU, 1,024 on a CPU
-/// (so that all of them end in a minute), 257 emulated.
+/// (so that all of them end in half a minute), 257 emulated.
 std::vector<Sizes> usual_sizes(DeviceKind kind);
 
 // By family; make_cases() calls them.
