@@ -50,7 +50,7 @@ function(lathe_add_kernel_files backend target)
     -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge
     -include lathe/kernels/emulation/prelude.h -Wno-unknown-pragmas)
   # How nvcc compiles one. constexpr functions that host and device share need no annotation; profilers see source lines.
-  set(cuda_options --expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall,-Wextra)
+  set(cuda_options --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all -Xcompiler=-Wall,-Wextra)
   set(emulated_language CXX)
   set(cuda_language CUDA)
 

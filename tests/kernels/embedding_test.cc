@@ -362,8 +362,8 @@ TYPED_TEST(EmbeddingKernel, NormBackwardIsExactEnough) {
 template <class F, class T>
 std::vector<F> scatter(std::int64_t rows, std::int64_t channels, const std::vector<T>& d_z, const std::vector<std::int32_t>& row,
                        const std::vector<Accumulator<T>>& before) {
-  std::vector<F> table;
-  for (const Accumulator<T> value : before) table.push_back(static_cast<F>(value));
+  std::vector<F> table(before.size());
+  std::ranges::transform(before, table.begin(), [](Accumulator<T> value) { return static_cast<F>(value); });
   table.resize(static_cast<std::size_t>(rows * channels), 0);
   for (std::size_t i = 0; i < d_z.size(); ++i) {
     const std::size_t t = i / static_cast<std::size_t>(channels);
