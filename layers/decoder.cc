@@ -1,6 +1,7 @@
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/reduce.h"
 #include "lathe/layers/functions.h"
+#include "lathe/layers/product.h"
 #include "lathe/layers/shapes.h"
 
 namespace lathe {
@@ -10,13 +11,6 @@ namespace {
 struct Sizes {
   std::int64_t rows, channels, vocabulary, stride;
 };
-
-template <class Stream, class T, class C>
-void multiply(Stream stream, Device& device, Matmul<T, C> product) {
-  const Workspace workspace(device, matmul_workspace(stream, product));
-  product.workspace = workspace.data();
-  matmul(stream, product);
-}
 
 /// d_bias[v] = sum_r d_logits[r, v] for v < V: summed over whole rows, of which the padding's sums are left.
 template <class T, class Stream>

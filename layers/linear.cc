@@ -1,6 +1,7 @@
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/reduce.h"
 #include "lathe/layers/functions.h"
+#include "lathe/layers/product.h"
 #include "lathe/layers/shapes.h"
 
 namespace lathe {
@@ -68,16 +69,14 @@ Matmul<T, Accumulator<T>> weight_product(Sizes s, Use use) {
           .workspace = nullptr};
 }
 
-/// Runs the product c = op(a) op(b) + bias with a workspace of its own.
+/// Runs the product c = op(a) op(b) + bias.
 template <class Stream, class T, class C>
 void multiply(Stream stream, Device& device, Matmul<T, C> product, C* c, const T* a, const T* b, const C* bias) {
   product.c = c;
   product.a = a;
   product.b = b;
   product.bias = bias;
-  const Workspace workspace(device, matmul_workspace(stream, product));
-  product.workspace = workspace.data();
-  matmul(stream, product);
+  multiply(stream, device, product);
 }
 
 }  // namespace
