@@ -23,17 +23,17 @@ struct AdamWGroup {
   float weight_decay = 0.0F;
 };
 
-/// What varies from step to step: one struct in device memory, so that captured graphs replay. The host sets learning_rate before
-/// the step; clip_scale() sets the rest.
+/// What varies from step to step: one struct in device memory, so that captured graphs replay. The host sets what stands before norm;
+/// clip_scale() sets the rest.
 struct OptimizerStep {
   float learning_rate = 0.0F;
   float max_norm = 0.0F;         ///< 0: no clipping
+  std::int32_t step = 0;         ///< number of this step
   float norm = 0.0F;             ///< global L2 norm of the gradients, before clipping
   float scale = 1.0F;            ///< what gradients are multiplied by
   std::int32_t updates = 0;      ///< the optimizer's own t: updates made, this one included
   std::int32_t skips = 0;        ///< steps skipped because the norm was not finite
   std::int32_t first_skip = -1;  ///< number of the first skipped step, -1 for none
-  std::int32_t step = 0;         ///< number of this step, set by the host
   std::int32_t skip = 0;         ///< 1 where this step is skipped
 };
 

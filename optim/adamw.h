@@ -1,6 +1,5 @@
 #pragma once
 // AdamW over a model's flat arenas, with clipping by the global norm.
-#include <array>
 #include <cstdint>
 
 #include "lathe/kernels/optimizer.h"
@@ -17,25 +16,31 @@ struct AdamWSettings {
   BiasCorrection correction = BiasCorrection::corrected;
 };
 
-/// Keeps m and v for every parameter of an arena, which must outlive it. A step is skipped where the gradients' norm is not finite: weights,
-/// moments and the optimizer's own t then stay as they are.
+/// Keeps m and v for every parameter of an arena, which must outlive it; where the model computes in bf16 it updates the fp32 master and
+/// writes what the model reads in the same pass. A step is skipped where the gradients' norm is not finite: weights, moments and the
+/// optimizer's own t then stay as they are. All of it lies on the arena's device.
 class AdamWOptimizer {
  public:
   AdamWOptimizer(const ParameterArena& arena, const AdamWSettings& settings);
 
-  /// One update with the arena's gradients.
+  /// One update with the arena's gradients. Waits for nothing: what varies from step to step goes to the device as an upload does.
   void step(double learning_rate);
   /// What the last step did: norm before clipping, scale, skips. Read where it is needed: on a GPU it waits for the device.
   OptimizerStep last() const;
 
  private:
+  /// The kernels alone, which read what varies from the device: what a graph captures.
+  void update() const;
+
   const ParameterArena& arena_;
   AdamWSettings settings_;
-  std::array<AdamWGroup, 2> groups_;
+  OptimizerStep next_;  // what the host sets of it
   Tensor m_;
   Tensor v_;
   Tensor block_sums_;
-  Tensor state_;  // an OptimizerStep
+  Tensor table_;   // an ArenaBlock a block
+  Tensor groups_;  // AdamWGroup
+  Tensor state_;   // an OptimizerStep
 };
 
 }  // namespace lathe

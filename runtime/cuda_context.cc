@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "lathe/kernels/matmul_cuda_plans.h"
@@ -17,36 +19,49 @@ constexpr int kOldestCapability = 80;
 
 std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
 
-/// Makes the GPU current, or says in one line why it can't be used.
-cudaDeviceProp use_gpu(int index) {
+/// Why a GPU can't be used, and what to do about it.
+struct Obstacle {
+  std::string what, advice;
+};
+
+std::optional<Obstacle> find_obstacle(int index) {
   int driver = 0;
   int runtime = 0;
   check(cudaDriverGetVersion(&driver));
   check(cudaRuntimeGetVersion(&runtime));
-  if (driver == 0) throw UsageError("no NVIDIA driver was found: install one, or use --device cpu");
+  if (driver == 0) return Obstacle{"no NVIDIA driver was found", "install one, or use --device cpu"};
   // Within a major version of CUDA an older driver serves a newer runtime.
   if (driver / 1000 < runtime / 1000) {
-    throw UsageError(
-        fmt::format("the NVIDIA driver is for CUDA {}, and this build of Lathe needs one for CUDA {}.0 or later: update the "
-                    "driver, or use --device cpu",
-                    version(driver), runtime / 1000));
+    return Obstacle{fmt::format("the NVIDIA driver is for CUDA {}, and this build of Lathe needs one for CUDA {}.0 or later",
+                                version(driver), runtime / 1000),
+                    "update the driver, or use --device cpu"};
   }
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) {
     static_cast<void>(cudaGetLastError());
-    throw UsageError("no GPU was found: use --device cpu (CUDA_VISIBLE_DEVICES may hide it)");
+    return Obstacle{"no GPU was found", "use --device cpu (CUDA_VISIBLE_DEVICES may hide it)"};
   }
   check(status);
   if (index < 0 || index >= count) {
-    throw UsageError(fmt::format("GPU {} was asked for, and there {} {}, from 0 on", index, count == 1 ? "is" : "are", count));
+    return Obstacle{fmt::format("GPU {} was asked for, and there {} {}, from 0 on", index, count == 1 ? "is" : "are", count),
+                    "choose another, or use --device cpu"};
   }
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index));
   if (10 * properties.major + properties.minor < kOldestCapability) {
-    throw UsageError(fmt::format("GPU {} ({}) has compute capability {}.{}; Lathe's kernels need 8.0 or later: use --device cpu",
-                                 index, properties.name, properties.major, properties.minor));
+    return Obstacle{fmt::format("GPU {} ({}) has compute capability {}.{}; Lathe's kernels need 8.0 or later", index,
+                                properties.name, properties.major, properties.minor),
+                    "use --device cpu"};
   }
+  return std::nullopt;
+}
+
+/// Makes the GPU current, or says in one line why it can't be used.
+cudaDeviceProp use_gpu(int index) {
+  if (const auto obstacle = find_obstacle(index)) throw UsageError(obstacle->what + ": " + obstacle->advice);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index));
   check(cudaSetDevice(index));
   return properties;
 }
@@ -112,6 +127,8 @@ class Gpu : public CudaContext {
   CudaStream stream() const override { return {.handle = stream_.get(), .plans = plans_.get()}; }
   std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(limit_); }
   void upload(std::byte* to, std::span<const std::byte> from) override { ring_.upload(to, from, stream_.get()); }
+  std::span<std::byte> stage(std::size_t bytes) override { return ring_.stage(bytes); }
+  void send(std::byte* to, std::span<const std::byte> staged) override { ring_.send(to, staged, stream_.get()); }
   void download(std::span<std::byte> to, const std::byte* from) override {
     check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_.get()));
     synchronize();
@@ -134,6 +151,34 @@ class Gpu : public CudaContext {
 
 }  // namespace
 
-std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions& options) { return std::make_unique<Gpu>(options); }
+CudaBackend cuda_backend() noexcept {
+#ifdef LATHE_EMULATED
+  return CudaBackend::emulated;
+#else
+  return CudaBackend::gpu;
+#endif
+}
+
+std::optional<std::string> CudaContext::obstacle(const Device::CudaOptions& options) {
+  try {
+    const auto found = find_obstacle(options.index);
+    return found ? std::optional(found->what) : std::nullopt;
+  } catch (const CudaError& failure) {
+    return std::string("the GPU can't be used: ") + failure.what();
+  }
+}
+
+std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions& options) {
+  try {
+    return std::make_unique<Gpu>(options);
+  } catch (const CudaError& failure) {
+    if (failure.status() != cudaErrorMemoryAllocation) throw;
+    throw OutOfMemoryError(
+        fmt::format("GPU {} has no memory left to begin with: another program may hold it; end that, choose another GPU, or use "
+                    "--device cpu",
+                    options.index),
+        0, 0);
+  }
+}
 
 }  // namespace lathe

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -23,11 +24,15 @@ class CudaContext {
 
   /// As Device::cuda.
   static std::unique_ptr<CudaContext> create(const Device::CudaOptions& options);
+  /// As Device::why_no_cuda.
+  static std::optional<std::string> obstacle(const Device::CudaOptions& options);
 
   virtual std::string name() const = 0;
   virtual CudaStream stream() const = 0;
   virtual std::unique_ptr<MemorySource> memory_source() = 0;
   virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;
+  virtual std::span<std::byte> stage(std::size_t bytes) = 0;
+  virtual void send(std::byte* to, std::span<const std::byte> staged) = 0;
   virtual void download(std::span<std::byte> to, const std::byte* from) = 0;
   virtual void fill_zero(std::byte* to, std::int64_t bytes) = 0;
   virtual void copy(std::byte* to, const std::byte* from, std::int64_t bytes) = 0;

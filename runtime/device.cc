@@ -62,6 +62,8 @@ Device::Device(const CpuOptions& options, CpuTarget target)
   memory_ = std::make_unique<MemoryPool>(host_memory_source(bytes), kAdvice);
 }
 
+std::optional<std::string> Device::why_no_cuda(const CudaOptions& options) { return CudaContext::obstacle(options); }
+
 DeviceRef Device::cuda(const CudaOptions& options) { return DeviceRef(new Device(CudaContext::create(options))); }
 
 Device::Device(std::unique_ptr<CudaContext> cuda)
@@ -99,6 +101,15 @@ void Device::upload(std::byte* to, std::span<const std::byte> from) {
   } else {
     std::memcpy(to, from.data(), from.size());
   }
+}
+
+std::span<std::byte> Device::stage(std::byte* to, std::int64_t bytes) {
+  const auto count = static_cast<std::size_t>(bytes);
+  return cuda_ == nullptr ? std::span(to, count) : cuda_->stage(count);
+}
+
+void Device::send(std::byte* to, std::span<const std::byte> staged) {
+  if (cuda_ != nullptr) cuda_->send(to, staged);
 }
 
 void Device::download(std::span<std::byte> to, const std::byte* from) {

@@ -53,6 +53,10 @@ class MemoryPool;
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 
+/// What Device::cuda gives in this build: nothing, a GPU, or the host in a GPU's place.
+enum class CudaBackend : std::uint8_t { none, gpu, emulated };
+CudaBackend cuda_backend() noexcept;
+
 /// Freed blocks of memory are joined and used again, the lowest that fits first. A step that allocates as the step before therefore gets the
 /// same addresses and asks the system for nothing. On the CPU memory comes from one range of addresses that is reserved at once and
 /// becomes real as it is first touched; on a GPU from pieces that grow as needed. There a block that is freed may be used again at once,
@@ -78,6 +82,8 @@ class Device : public std::enable_shared_from_this<Device> {
   /// A GPU, or in a build with LATHE_CUDA=EMULATED the host in its place. Throws UsageError where there is none, where this build has no
   /// CUDA backend, where the driver is older than the runtime needs or the GPU older than the kernels do (compute capability 8.0).
   static DeviceRef cuda(const CudaOptions& options);
+  /// Why Device::cuda would refuse, in a few words: "no NVIDIA driver was found"; nothing where it wouldn't.
+  static std::optional<std::string> why_no_cuda(const CudaOptions& options);
 
   ~Device();
   Device(const Device&) = delete;
@@ -98,6 +104,10 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Copies host bytes into the device's memory, after all that was enqueued before and before all that will be. `from` may be changed as
   /// soon as it returns.
   void upload(std::byte* to, std::span<const std::byte> from);
+  /// Memory of the host for `bytes` bytes that will go to `to`: the device's own on the CPU, pinned for a GPU. What the caller writes there goes
+  /// with send(), which comes before the next stage() and enqueues the copy as upload() does.
+  std::span<std::byte> stage(std::byte* to, std::int64_t bytes);
+  void send(std::byte* to, std::span<const std::byte> staged);
   /// Copies to the host, once all that was enqueued before has run, and waits for it.
   void download(std::span<std::byte> to, const std::byte* from);
   void fill_zero(std::byte* to, std::int64_t bytes);

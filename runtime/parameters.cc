@@ -35,14 +35,23 @@ ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSe
   }
   const Shape shape{static_cast<std::int64_t>(blocks_.size()) * kArenaBlock};
   values_ = Tensor::empty(device, dtype, shape);
-  if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, dtype == DType::bf16 ? DType::f32 : dtype, shape);
+  const DType full = dtype == DType::bf16 ? DType::f32 : dtype;
+  if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, full, shape);
+  if (full == dtype) {
+    master_ = values_;
+  } else if (use == ArenaUse::training) {
+    master_ = Tensor::empty(device, full, shape);
+  }
   std::int64_t offset = 0;
   for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
     const std::int64_t size = parameter->shape.size();
     const std::int64_t padded = (size + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
     parameter->value = values_.view(offset, parameter->shape);
+    parameter->master = full == dtype ? parameter->value : master_ ? master_.view(offset, parameter->shape) : Tensor();
     if (gradients_) parameter->gradient = gradients_.view(offset, parameter->shape);
-    values_.view(offset + size, Shape{padded - size}).fill_zero();
+    for (const Tensor& arena : {values_, master_}) {
+      if (arena) arena.view(offset + size, Shape{padded - size}).fill_zero();
+    }
     offset += padded;
   }
 }
@@ -51,17 +60,31 @@ void ParameterArena::watch(Tape& tape, Use first) const {
   for (const Parameter& parameter : parameters_->all()) tape.watch(parameter.value, parameter.gradient, first);
 }
 
+void set_values(const Parameter& parameter, std::span<const float> values) {
+  if (parameter.master) parameter.master.copy_from(values);
+  if (parameter.value.dtype() != DType::bf16) return;
+  std::vector<Bf16> rounded(values.size());
+  std::ranges::transform(values, rounded.begin(), [](float x) { return Bf16(x); });
+  parameter.value.copy_from<Bf16>(rounded);
+}
+
+void get_values(const Parameter& parameter, std::span<float> values) {
+  (parameter.master ? parameter.master : parameter.value).copy_to_floats(values);
+}
+
 void ParameterArena::initialise(const Parameter& parameter, std::uint32_t seed, double deviation) {
   const RandomNumbers random(seed, RandomUse::initial_weights, stream_of(parameter.name));
-  on(parameter.value, [&]<class T>(auto) {
-    std::vector<T> values(static_cast<std::size_t>(parameter.value.size()));
+  const auto draw = [&]<class T>(std::vector<T> values) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       const double value =
           parameter.initial == Initial::normal ? deviation * random.normal(i) : (parameter.initial == Initial::ones ? 1.0 : 0.0);
       values[i] = static_cast<T>(value);
     }
-    parameter.value.copy_from<T>(values);
-  });
+    return values;
+  };
+  const auto count = static_cast<std::size_t>(parameter.value.size());
+  if (parameter.value.dtype() == DType::f64) return parameter.value.copy_from<double>(draw(std::vector<double>(count)));
+  set_values(parameter, draw(std::vector<float>(count)));
 }
 
 }  // namespace lathe

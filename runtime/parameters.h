@@ -27,7 +27,9 @@ struct Parameter {
   Initial initial = Initial::normal;
   /// Names that files know it by: one, or several tensors of equal shape that are stacked by rows (a merged QKV matrix).
   std::vector<std::string> file_names;
-  Tensor value{};     ///< set by ParameterArena
+  Tensor value{};  ///< what the model computes with; set by ParameterArena
+  Tensor
+      master{};  ///< the same in full precision, which an optimizer updates; value itself unless that is bf16; set by ParameterArena
   Tensor gradient{};  ///< set by ParameterArena; the accumulator's dtype
 };
 
@@ -55,9 +57,15 @@ class ParameterSet {
 /// Whether gradients will be wanted; without, no memory is taken for them.
 enum class ArenaUse : std::uint8_t { training, inference };
 
+/// Overwrites a parameter's values: the master, where there is one, and what the model computes with, which is their nearest bf16 where it
+/// computes in that. The parameter is in fp32 or bf16.
+void set_values(const Parameter& parameter, std::span<const float> values);
+/// A parameter's values in fp32: the master's, where there is one.
+void get_values(const Parameter& parameter, std::span<float> values);
+
 /// Values and gradients of a ParameterSet in one piece of memory each, in the reverse order of first use, so that the gradients
-/// that are complete first lie first. Each parameter starts at a multiple of kArenaBlock elements; what lies between is zero and
-/// stays zero.
+/// that are complete first lie first; in bf16 a third piece has the fp32 master, unless gradients are not wanted. Each parameter starts at a
+/// multiple of kArenaBlock elements; what lies between is zero and stays zero.
 class ParameterArena {
  public:
   /// Sets value and gradient of every parameter. Built once, when the model is whole.
@@ -66,6 +74,8 @@ class ParameterArena {
 
   const DeviceRef& device() const noexcept { return values_.device(); }
   const Tensor& values() const noexcept { return values_; }
+  /// Full precision: values() itself unless that is bf16; empty for bf16 without training.
+  const Tensor& master() const noexcept { return master_; }
   const Tensor& gradients() const noexcept { return gradients_; }
   std::span<const ArenaBlock> blocks() const noexcept { return blocks_; }
   /// Watches all parameters on `tape`.
@@ -76,6 +86,7 @@ class ParameterArena {
  private:
   ParameterSet* parameters_;
   Tensor values_;
+  Tensor master_;
   Tensor gradients_;
   std::vector<ArenaBlock> blocks_;
 };

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <vector>
 
 #include "lathe/runtime/error.h"
 
@@ -61,6 +62,21 @@ Tensor Tensor::empty(const DeviceRef& device, DType dtype, const Shape& shape) {
   tensor.shape_ = shape;
   tensor.dtype_ = dtype;
   tensor.id_ = device->next_id();
+  return tensor;
+}
+
+Tensor Tensor::within(const Storage& memory, std::int64_t offset, DType dtype, const Shape& shape) {
+  const std::int64_t bytes = shape.size() * size_of(dtype);
+  if (offset < 0 || offset % size_of(dtype) != 0 || offset + bytes > memory.bytes()) {
+    throw LogicError(fmt::format("a tensor {} of {} doesn't fit into {} bytes of memory from byte {} on", to_string(shape),
+                                 to_string(dtype), memory.bytes(), offset));
+  }
+  Tensor tensor;
+  tensor.storage_ = memory;
+  tensor.offset_ = offset;
+  tensor.shape_ = shape;
+  tensor.dtype_ = dtype;
+  tensor.id_ = memory.device()->next_id();
   return tensor;
 }
 
@@ -123,6 +139,13 @@ void Tensor::copy_from(std::span<const T> values) const {
   if (static_cast<std::int64_t>(values.size()) != size())
     throw LogicError(fmt::format("{} values don't fit a tensor {}", values.size(), to_string(shape_)));
   if (!values.empty()) device()->upload(reinterpret_cast<std::byte*>(data<T>()), std::as_bytes(values));
+}
+
+void Tensor::copy_to_floats(std::span<float> values) const {
+  if (dtype_ != DType::bf16) return copy_to<float>(values);
+  std::vector<Bf16> elements(values.size());
+  copy_to<Bf16>(elements);
+  std::ranges::transform(elements, values.begin(), [](Bf16 x) { return static_cast<float>(x); });
 }
 
 void Tensor::fill_zero() const {

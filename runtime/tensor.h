@@ -51,6 +51,9 @@ class Tensor {
   /// A new tensor with x's device, dtype and shape, or another shape; uninitialised.
   static Tensor like(const Tensor& x) { return empty(x.device(), x.dtype(), x.shape()); }
   static Tensor like(const Tensor& x, const Shape& shape) { return empty(x.device(), x.dtype(), shape); }
+  /// Elements in a piece of memory, from byte `offset` on, which must suit their type; uninitialised where the memory is. Throws LogicError
+  /// where they don't fit into it.
+  static Tensor within(const Storage& memory, std::int64_t offset, DType dtype, const Shape& shape);
   /// A copy of host values. Throws LogicError where their number isn't the shape's.
   template <class T>
   static Tensor from(const DeviceRef& device, std::span<const T> values, const Shape& shape);
@@ -82,6 +85,8 @@ class Tensor {
   /// Overwrites the elements from the host.
   template <class T>
   void copy_from(std::span<const T> values) const;
+  /// Copies fp32 or bf16 elements to the host in fp32.
+  void copy_to_floats(std::span<float> values) const;
   void fill_zero() const;
 
  private:

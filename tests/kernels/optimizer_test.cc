@@ -147,7 +147,7 @@ TYPED_TEST(OptimizerTest, ANormThatIsNotFiniteSkipsTheStepAndIsCounted) {
   const T infinity = std::numeric_limits<T>::infinity();
   const T nan = std::numeric_limits<T>::quiet_NaN();
   on_every_clip<typename TypeParam::Stream, T>([&](const auto& clip) {
-    OptimizerStep step{.max_norm = 1.0F, .updates = 7, .step = 11};
+    OptimizerStep step{.max_norm = 1.0F, .step = 11, .updates = 7};
     step = clip(step, {1, infinity});
     EXPECT_EQ(step.skip, 1);
     EXPECT_EQ(step.skips, 1);
