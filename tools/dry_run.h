@@ -10,7 +10,7 @@ namespace lathe {
 
 struct RunEstimate {
   std::int64_t parameters = 0;
-  FinetuneSteps steps;
+  TrainingSteps steps;
   std::int64_t largest_batch_tokens = 0;
   std::int64_t arena_bytes = 0;       ///< weights, gradients and AdamW's two moments
   std::int64_t activation_bytes = 0;  ///< what a step of the largest batch needs beside them

@@ -132,7 +132,7 @@ void check_finite(const Classifier& classifier, const FinetuneOptions& options) 
 /// Writes the run's files and tells the terminal.
 class RunObserver final : public FinetuneObserver {
  public:
-  RunObserver(fs::path output, const LabelSet& labels, const FinetuneSteps& steps)
+  RunObserver(fs::path output, const LabelSet& labels, const TrainingSteps& steps)
       : output_(std::move(output)), labels_(labels), log_(output_), progress_(steps.total) {
     curves_.steps_per_epoch = steps.per_epoch;
     if (labels.size() == 2) curves_.f1_name = fmt::format("F1 of “{}”", labels.name(labels.positive()));
@@ -219,7 +219,7 @@ RunSamples prepare_samples(const Classifier& classifier, const RunData& data, co
 }
 
 void print_plan(const Classifier& classifier, const RunSamples& samples, const FinetuneSettings& settings,
-                const FinetuneSteps& steps) {
+                const TrainingSteps& steps) {
   print_labels(classifier.labels(), samples.train.labels);
   write_message(fmt::format(
       "model: {:.1f}M parameters{}\n", static_cast<double>(classifier.parameter_count()) / 1e6,
@@ -269,7 +269,7 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
 }
 
 /// What was chosen for a run, and why.
-RunSection chosen_section(const DeviceChoice& device, const FinetuneSteps& steps) {
+RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps) {
   return {.name = "chosen",
           .values = {{"device-reason", device.device_reason},
                      {"threads-reason", device.threads_reason},
@@ -382,7 +382,7 @@ int finetune_command(const FinetuneOptions& call) {
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const RunSamples samples =
       prepare_samples(*classifier, data, dev_split, reading.kind(), max_length, device.threads, options.seed);
-  const FinetuneSteps steps = finetune_steps(settings, samples.train.samples.count());
+  const TrainingSteps steps = finetune_steps(settings, samples.train.samples.count());
   print_plan(*classifier, samples, settings, steps);
   const RunSection hashes = inputs_section(*classifier, options.model, inputs);
   if (options.config) warn_of_changes(*options.config, hashes);

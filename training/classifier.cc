@@ -2,83 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
-#include <span>
-#include <unordered_map>
-
 #include "lathe/checkpoint/bert_names.h"
 #include "lathe/checkpoint/model_folder.h"
 #include "lathe/checkpoint/safetensors.h"
-#include "lathe/checkpoint/safetensors_writer.h"
-#include "lathe/runtime/atomic_file.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {
-namespace {
-
-Activation activation_of(HiddenActivation activation) {
-  switch (activation) {
-    case HiddenActivation::gelu:
-      return Activation::gelu_erf;
-    case HiddenActivation::gelu_tanh:
-      return Activation::gelu_tanh;
-    case HiddenActivation::relu:
-      return Activation::relu;
-    case HiddenActivation::silu:
-      return Activation::silu;
-    case HiddenActivation::tanh:
-      return Activation::tanh;
-  }
-  throw LogicError("an activation without a name");
-}
-
-BertSettings settings_of(const BertConfig& config) {
-  return {.vocabulary = config.vocabulary_size,
-          .hidden_size = config.hidden_size,
-          .layers = config.layers,
-          .heads = config.heads,
-          .feed_forward = config.intermediate_size,
-          .positions = config.max_positions,
-          .token_types = config.token_types,
-          .activation = activation_of(config.hidden_activation),
-          .layer_norm_epsilon = config.layer_norm_epsilon,
-          .hidden_dropout = config.hidden_dropout,
-          .attention_dropout = config.attention_dropout};
-}
-
-/// Calls visit(name, values) for each tensor that files hold of a parameter: the parameter itself, or its parts by rows.
-template <class Visit>
-void for_each_part(const Parameter& parameter, Visit visit) {
-  const auto parts = parameter.file_names.size();
-  const std::span<float> values(parameter.value.data<float>(), static_cast<std::size_t>(parameter.value.size()));
-  for (std::size_t i = 0; i < parts; ++i)
-    visit(parameter.file_names[i], values.subspan(i * values.size() / parts, values.size() / parts));
-}
-
-NonFiniteTensor count_non_finite(const std::string& name, std::span<const float> values) {
-  NonFiniteTensor counted{.name = name};
-  for (const float value : values) {
-    if (std::isfinite(value)) continue;
-    ++(std::isnan(value) ? counted.nan : counted.infinite);
-  }
-  return counted;
-}
-
-std::vector<std::int64_t> part_shape(const Parameter& parameter) {
-  const auto dimensions = parameter.shape.dimensions();
-  std::vector<std::int64_t> shape(dimensions.begin(), dimensions.end());
-  shape[0] /= static_cast<std::int64_t>(parameter.file_names.size());
-  return shape;
-}
-
-}  // namespace
 
 Classifier::Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use)
     : config_(std::move(config)),
       tokenizer_(std::move(tokenizer)),
       labels_(std::move(labels)),
-      model_(parameters_, settings_of(config_), labels_.size(), config_.classifier_dropout.value_or(config_.hidden_dropout)),
+      model_(parameters_, bert_settings(config_), labels_.size(), config_.classifier_dropout.value_or(config_.hidden_dropout)),
       arena_(device, DType::f32, parameters_, use) {}
 
 std::unique_ptr<Classifier> Classifier::load(const std::filesystem::path& folder, const DeviceRef& device, LabelSet labels,
@@ -96,75 +31,19 @@ void Classifier::read_weights(const std::filesystem::path& folder, Head head, st
   const SafetensorsFile file = SafetensorsFile::open(ModelFolder::open(folder).weights);
   const auto expected = bert_tensors(config_, head == Head::renewed ? 0 : labels_.size(),
                                      head == Head::required ? Presence::required : Presence::optional);
-  const BertMatch match = match_bert_tensors(file, expected);
-  std::unordered_map<std::string_view, const TensorEntry*> found;
-  for (const MatchedTensor& tensor : match.found) found.emplace(tensor.name, tensor.entry);
-  report_ = {};
-  for (const Parameter& parameter : parameters_.all()) {
-    const bool in_file = std::all_of(parameter.file_names.begin(), parameter.file_names.end(),
-                                     [&](const std::string& name) { return found.contains(name); });
-    if (in_file) {
-      for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
-        const TensorEntry& entry = *found.at(name);
-        file.read_f32(entry, values);
-        if (const NonFiniteTensor counted = count_non_finite(entry.name, values); counted.nan + counted.infinite > 0)
-          report_.non_finite.push_back(counted);
-      });
-    } else {
-      ParameterArena::initialise(parameter, seed, config_.initializer_range);
-      report_.initialised.push_back(parameter.name);
-    }
-  }
-  report_.unused = match.unused;
-  report_.unused.insert(report_.unused.end(), match.other_heads.begin(), match.other_heads.end());
+  report_ = read_parameters(parameters_, file, match_bert_tensors(file, expected), seed, config_.initializer_range);
 }
 
 void Classifier::reload(const std::filesystem::path& folder) { read_weights(folder, Head::required, 0); }
 
 void Classifier::save_description(const std::filesystem::path& folder) const {
-  for (const std::filesystem::path& file : tokenizer_.files()) {
-    write_file_atomically(folder / file.filename(), [&](const std::filesystem::path& temporary) {
-      std::error_code failure;
-      if (!std::filesystem::copy_file(file, temporary, failure))
-        throw FileError(file, fmt::format("cannot be copied to {}: {}", folder.string(), failure.message()));
-    });
-  }
+  save_tokenizer(tokenizer_, folder);
   BertConfig config = config_;
   config.set_sequence_classification(labels_.names());
   config.save(folder / "config.json");
 }
 
-void Classifier::save_weights(const std::filesystem::path& folder) const {
-  std::vector<TensorView> tensors;
-  for (const Parameter& parameter : parameters_.all()) {
-    for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
-      tensors.push_back({.name = published_bert_name(name),
-                         .type = SafetensorsType::f32,
-                         .shape = part_shape(parameter),
-                         .data = std::as_bytes(values)});
-    });
-  }
-  write_safetensors(folder / "model.safetensors", tensors);
-}
-
-std::string describe(std::span<const NonFiniteTensor> tensors) {
-  constexpr std::size_t kMostShown = 2;
-  constexpr std::size_t kLongestName = 60;
-  std::int64_t weights = 0;
-  std::string list;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const NonFiniteTensor& tensor = tensors[i];
-    weights += tensor.nan + tensor.infinite;
-    if (i >= kMostShown) continue;
-    list +=
-        fmt::format("{}{} ({}{}{})", i == 0 ? "" : ", ", shortened(tensor.name, kLongestName),
-                    tensor.nan > 0 ? fmt::format("{} NaN", tensor.nan) : "", tensor.nan > 0 && tensor.infinite > 0 ? ", " : "",
-                    tensor.infinite > 0 ? fmt::format("{} infinite", tensor.infinite) : "");
-  }
-  if (tensors.size() > kMostShown) list += fmt::format(" and {} more", tensors.size() - kMostShown);
-  return fmt::format("{} weight{} in {} tensor{} not finite: {}", weights, weights == 1 ? "" : "s", tensors.size(),
-                     tensors.size() == 1 ? " are" : "s are", list);
-}
+void Classifier::save_weights(const std::filesystem::path& folder) const { save_parameters(parameters_, folder); }
 
 LabelSet labels_of_model(const std::filesystem::path& folder) {
   const ModelFolder files = ModelFolder::open(folder);

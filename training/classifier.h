@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -12,22 +11,9 @@
 #include "lathe/runtime/parameters.h"
 #include "lathe/text/labels.h"
 #include "lathe/text/wordpiece.h"
+#include "lathe/training/model_weights.h"
 
 namespace [[gnu::visibility("default")]] lathe {
-
-/// A tensor with values that aren't numbers to train on.
-struct NonFiniteTensor {
-  std::string name;  ///< as the file has it
-  std::int64_t nan = 0;
-  std::int64_t infinite = 0;
-};
-
-/// What was found in a folder when weights were loaded.
-struct LoadReport {
-  std::vector<std::string> initialised;  ///< parameters that the file doesn't have, or has for other labels, and that start anew
-  std::vector<std::string> unused;       ///< tensors of the file that the model has no place for
-  std::vector<NonFiniteTensor> non_finite;  ///< in the model's order
-};
 
 /// A model with its parameters on a device. Stays where it was made: parameters are referred to.
 class Classifier {
@@ -69,9 +55,6 @@ class Classifier {
   ParameterArena arena_;
   LoadReport report_;
 };
-
-/// "7 weights in 2 tensors are not finite: bert.pooler.dense.weight (3 NaN, 1 infinite), classifier.bias (3 NaN)", cut after the first few.
-std::string describe(std::span<const NonFiniteTensor> tensors);
 
 /// The labels of the classification head that a folder's weights have: those that the configuration names, else LABEL_0, LABEL_1, ...;
 /// empty where there is no such head.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -13,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
 #include "lathe/training/evaluation.h"
 #include "lathe/training/loader.h"
@@ -21,26 +19,6 @@
 
 namespace lathe {
 namespace {
-
-/// Wall time that can be paused.
-class Stopwatch {
- public:
-  void pause() { lap_ += since_resumed(); }
-  void resume() { resumed_ = Clock::now(); }
-  /// Seconds that it has run since the last lap, or the start.
-  double lap() {
-    const double seconds = lap_ + since_resumed();
-    lap_ = 0.0;
-    resume();
-    return seconds;
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  double since_resumed() const { return std::chrono::duration<double>(Clock::now() - resumed_).count(); }
-  Clock::time_point resumed_ = Clock::now();
-  double lap_ = 0.0;
-};
 
 /// The `count` longest samples: no batch of as many has more tokens.
 std::vector<std::int32_t> longest_samples(const TokenizedSamples& samples, std::int32_t count) {
@@ -76,53 +54,56 @@ void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::s
   tape.backward(cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {}));
 }
 
-/// The state of a run, step by step.
-class Run {
+/// Batches, loss and evaluation of a run.
+class Run final : public TrainingTask {
  public:
   Run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev, const FinetuneSettings& settings,
-      FinetuneObserver& observer)
+      FinetuneObserver& observer, const std::atomic<int>* stop)
       : classifier_(classifier),
         train_(train),
         dev_(dev),
         settings_(settings),
         observer_(observer),
+        stop_(stop),
         steps_(finetune_steps(settings, train.samples.count())),
-        order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed),
-        schedule_{.peak = settings.learning_rate, .warmup_steps = steps_.warmup, .total_steps = steps_.total},
-        optimizer_(classifier.arena(), settings.optimizer),
-        tape_(classifier.device()) {
+        order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed) {
     // So that no later batch needs more memory of the system.
     const auto tokens = tokens_of(train.samples, longest_samples(train.samples, settings.batch_size));
     reserve(packed_, static_cast<std::size_t>(tokens), static_cast<std::size_t>(settings.batch_size));
     prepare_products();
-    classifier_.arena().watch(tape_, Use::write);
   }
 
-  FinetuneResult train(const std::atomic<int>* stop) {
+  FinetuneResult train() {
     FinetuneResult result;
-    result.total_steps = steps_.total;
-    clock_.resume();
-    for (std::int64_t step = 0; step < steps_.total; ++step) {
-      train_step(step);
-      result.steps = step + 1;
-      result.interrupted = is_stopped(stop);
-      const bool last = step + 1 == steps_.total || result.interrupted;
-      if (last || step == 0 || (step + 1) % settings_.log_steps == 0) log(step);
-      const bool epoch_ends = last || (step + 1) % steps_.per_epoch == 0;
-      if (!result.interrupted && epoch_ends) result.interrupted = !finish_epoch(step + 1, result.best, stop);
-      if (result.interrupted) break;
-    }
-    result.epochs = epochs_at(result.steps);
-    result.tokens = tokens_;
-    result.seconds = seconds_;
-    result.skipped_steps = optimizer_.last().skips;
+    static_cast<TrainingResult&>(result) = lathe::train(*this, classifier_.arena(), settings_, steps_, observer_, stop_);
+    result.best = best_;
     return result;
   }
 
- private:
-  static bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed) != 0; }
-  double epochs_at(std::int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_.per_epoch); }
+  Forward forward(Tape& tape, std::int64_t step) override {
+    const auto members = order_.batch(step);
+    pack_sequences(train_.samples, members, train_.labels, packed_);
+    const auto tokens = static_cast<std::int64_t>(packed_.token.size());
+    round_up_tokens(packed_);
+    const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
+    const Batch batch = upload(classifier_.device(), DType::f32, packed_,
+                               {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
+    return {.loss = cross_entropy_loss(tape, classifier_.model().forward(tape, batch), batch, {}), .tokens = tokens};
+  }
 
+  double epochs_at(std::int64_t steps) const override {
+    return static_cast<double>(steps) / static_cast<double>(steps_.per_epoch);
+  }
+  bool ends_epoch(std::int64_t steps) const override { return steps % steps_.per_epoch == 0; }
+
+  /// Evaluates and keeps the model where it is the best; without a dev split keeps it as it is.
+  bool finish_epoch(std::int64_t steps) override {
+    if (dev_ != nullptr) return evaluate_dev(steps);
+    observer_.save(classifier_);
+    return true;
+  }
+
+ private:
   /// What depends on a batch's size is prepared now, for the few sizes that batches are rounded up to. One that comes only after very
   /// many steps is prepared when it comes.
   void prepare_products() {
@@ -134,58 +115,8 @@ class Run {
     for (const auto& [tokens, rows] : sizes) classifier_.model().prepare(tokens, rows);
   }
 
-  void train_step(std::int64_t step) {
-    const auto members = order_.batch(step);
-    pack_sequences(train_.samples, members, train_.labels, packed_);
-    const auto tokens = static_cast<std::int64_t>(packed_.token.size());
-    round_up_tokens(packed_);
-    const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
-    const Batch batch = upload(classifier_.device(), DType::f32, packed_,
-                               {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
-    const Tensor loss = cross_entropy_loss(tape_, classifier_.model().forward(tape_, batch), batch, {});
-    tape_.backward(loss);
-    learning_rate_ = schedule_.rate(step);
-    optimizer_.step(learning_rate_);
-    loss_ = *loss.data<float>();
-    tokens_ += tokens;
-    unlogged_tokens_ += tokens;
-    if (!std::isfinite(loss_) || optimizer_.last().skip != 0) {
-      throw NonFiniteError(
-          fmt::format("step {}: the loss is {} and the gradients' norm {}: not numbers to go on with; use a smaller --lr or look "
-                      "for faults in the data",
-                      step + 1, loss_, optimizer_.last().norm));
-    }
-    observer_.stepped(step + 1, steps_.total, tokens);
-  }
-
-  void log(std::int64_t step) {
-    const double elapsed = clock_.lap();
-    seconds_ += elapsed;
-    observer_.logged({.step = step + 1,
-                      .epoch = epochs_at(step + 1),
-                      .loss = loss_,
-                      .learning_rate = learning_rate_,
-                      .gradient_norm = optimizer_.last().norm,
-                      .tokens = unlogged_tokens_,
-                      .tokens_per_second = elapsed > 0.0 ? static_cast<double>(unlogged_tokens_) / elapsed : 0.0});
-    unlogged_tokens_ = 0;
-  }
-
-  /// Evaluates and keeps the model where it is the best; without a dev split keeps it as it is. Takes no time of training. False where
-  /// `stop` ended the evaluation.
-  bool finish_epoch(std::int64_t step, std::optional<EvaluationLog>& best, const std::atomic<int>* stop) {
-    clock_.pause();
-    if (dev_ == nullptr) {
-      observer_.save(classifier_);
-    } else if (!evaluate_dev(step, best, stop)) {
-      return false;
-    }
-    clock_.resume();
-    return true;
-  }
-
-  bool evaluate_dev(std::int64_t step, std::optional<EvaluationLog>& best, const std::atomic<int>* stop) {
-    const auto metrics = evaluate_until(stop, classifier_, dev_->samples, dev_->labels, settings_.batch_size);
+  bool evaluate_dev(std::int64_t step) {
+    const auto metrics = evaluate_until(stop_, classifier_, dev_->samples, dev_->labels, settings_.batch_size);
     if (!metrics) return false;
     // Weights that the last step broke show here first.
     if (!std::isfinite(metrics->loss)) {
@@ -198,10 +129,10 @@ class Run {
     const auto better = [](const ClassificationMetrics& a, const ClassificationMetrics& b) {
       return a.accuracy != b.accuracy ? a.accuracy > b.accuracy : a.loss < b.loss;
     };
-    log.best = !best || better(log.metrics, best->metrics);
+    log.best = !best_ || better(log.metrics, best_->metrics);
     if (log.best) {
       observer_.save(classifier_);
-      best = log;
+      best_ = log;
     }
     observer_.evaluated(log);
     return true;
@@ -212,18 +143,11 @@ class Run {
   const LabelledSamples* dev_;
   const FinetuneSettings& settings_;
   FinetuneObserver& observer_;
-  FinetuneSteps steps_;
+  const std::atomic<int>* stop_;
+  TrainingSteps steps_;
   SampleOrder order_;
-  LinearSchedule schedule_;
-  AdamWOptimizer optimizer_;
-  Tape tape_;
   PackedBatch packed_;
-  Stopwatch clock_;
-  double seconds_ = 0.0;
-  double loss_ = 0.0;
-  double learning_rate_ = 0.0;
-  std::int64_t tokens_ = 0;
-  std::int64_t unlogged_tokens_ = 0;
+  std::optional<EvaluationLog> best_;
 };
 
 }  // namespace
@@ -287,25 +211,16 @@ LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t>
   return part;
 }
 
-FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
-  FinetuneSteps steps;
-  steps.per_epoch = (samples + settings.batch_size - 1) / settings.batch_size;
+TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
+  const std::int64_t per_epoch = (samples + settings.batch_size - 1) / settings.batch_size;
   const double total = settings.max_steps > 0 ? static_cast<double>(settings.max_steps)
-                                              : std::ceil(settings.epochs * static_cast<double>(steps.per_epoch));
-  // Far more than anybody waits for; a random key counts steps in 32 bits.
-  constexpr double kMost = 1e9;
-  if (!(total <= kMost))
-    throw UsageError(fmt::format("{:.4g} steps are asked for, and a run has at most {:.4g}; train for less", total, kMost));
-  steps.total = static_cast<std::int64_t>(total);
-  steps.warmup = settings.warmup_share
-                     ? static_cast<std::int64_t>(std::ceil(*settings.warmup_share * static_cast<double>(steps.total)))
-                     : settings.warmup_steps;
-  return steps;
+                                              : std::ceil(settings.epochs * static_cast<double>(per_epoch));
+  return training_steps(settings, per_epoch, total);
 }
 
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
                         const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop) {
-  return Run(classifier, train, dev, settings, observer).train(stop);
+  return Run(classifier, train, dev, settings, observer, stop).train();
 }
 
 }  // namespace lathe

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "lathe/optim/adamw.h"
 #include "lathe/text/packing.h"
 #include "lathe/training/classifier.h"
 #include "lathe/training/metrics.h"
+#include "lathe/training/training_loop.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -25,30 +25,8 @@ struct LabelledSamples {
 /// The samples `members` of `all`, in that order.
 LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t> members);
 
-struct FinetuneSettings {
-  /// Epochs to train, fractions allowed; max_steps, where above 0, decides instead.
-  double epochs = 3.0;
-  std::int64_t max_steps = 0;
+struct FinetuneSettings : TrainingSettings {
   std::int32_t batch_size = 32;  ///< sequences of the global batch
-  double learning_rate = 5e-5;
-  /// Steps of warm-up, or where `warmup_share` is set that share of all steps, rounded up.
-  std::int64_t warmup_steps = 0;
-  std::optional<double> warmup_share = 0.1;
-  AdamWSettings optimizer;
-  std::uint32_t seed = 42;
-  std::int64_t log_steps = 10;
-};
-
-/// A logged step. Loss is that step's global batch's; tokens are real ones since the line before, and tokens_per_second is those over the
-/// wall time since then, loader, optimizer and logging included, evaluation excluded.
-struct StepLog {
-  std::int64_t step = 0;  ///< from 1
-  double epoch = 0.0;
-  double loss = 0.0;
-  double learning_rate = 0.0;
-  double gradient_norm = 0.0;
-  std::int64_t tokens = 0;
-  double tokens_per_second = 0.0;
 };
 
 /// An evaluation of the dev split during training.
@@ -60,33 +38,15 @@ struct EvaluationLog {
 };
 
 /// Told what happens as it happens; every function may be left as it is.
-class FinetuneObserver {
+class FinetuneObserver : public TrainingObserver {
  public:
-  FinetuneObserver() = default;
-  virtual ~FinetuneObserver() = default;
-  FinetuneObserver(const FinetuneObserver&) = delete;
-  FinetuneObserver& operator=(const FinetuneObserver&) = delete;
-  FinetuneObserver(FinetuneObserver&&) = delete;
-  FinetuneObserver& operator=(FinetuneObserver&&) = delete;
-  /// After every step, of `total`.
-  virtual void stepped(std::int64_t step, std::int64_t total, std::int64_t tokens) {
-    static_cast<void>(step), static_cast<void>(total), static_cast<void>(tokens);
-  }
-  virtual void logged(const StepLog& log) { static_cast<void>(log); }
   virtual void evaluated(const EvaluationLog& log) { static_cast<void>(log); }
   /// The model is the best so far (or, without a dev split, as an epoch left it): keep it.
   virtual void save(const Classifier& classifier) { static_cast<void>(classifier); }
 };
 
-struct FinetuneResult {
-  std::int64_t steps = 0;
-  std::int64_t total_steps = 0;
-  double epochs = 0.0;
-  std::int64_t tokens = 0;
-  double seconds = 0.0;  ///< of training, evaluation excluded
-  std::int64_t skipped_steps = 0;
+struct FinetuneResult : TrainingResult {
   std::optional<EvaluationLog> best;  ///< absent without a dev split
-  bool interrupted = false;
 };
 
 /// Trains `classifier` on `train`, evaluating `dev` (where given) after each epoch and at the end; best is the highest accuracy, of equals
@@ -105,11 +65,6 @@ std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const Fine
 void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings);
 
 /// The steps that settings ask for on so many samples. UsageError for more than 1e9.
-struct FinetuneSteps {
-  std::int64_t per_epoch = 0;
-  std::int64_t total = 0;
-  std::int64_t warmup = 0;
-};
-FinetuneSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples);
+TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples);
 
 }  // namespace lathe

@@ -1,0 +1,109 @@
+#pragma once
+// The part of a run that is the same for every task: steps, learning rate, optimizer, logging, the end.
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+#include "lathe/optim/adamw.h"
+#include "lathe/runtime/parameters.h"
+#include "lathe/runtime/tape.h"
+
+namespace [[gnu::visibility("default")]] lathe {
+
+/// How long and how fast a run trains, whatever it trains.
+struct TrainingSettings {
+  /// Epochs to train, fractions allowed; max_steps, where above 0, decides instead.
+  double epochs = 3.0;
+  std::int64_t max_steps = 0;
+  double learning_rate = 5e-5;
+  /// Steps of warm-up, or where `warmup_share` is set that share of all steps, rounded up.
+  std::int64_t warmup_steps = 0;
+  std::optional<double> warmup_share = 0.1;
+  AdamWSettings optimizer;
+  std::uint32_t seed = 42;
+  std::int64_t log_steps = 10;
+};
+
+/// The steps that settings ask for.
+struct TrainingSteps {
+  std::int64_t per_epoch = 0;
+  std::int64_t total = 0;
+  std::int64_t warmup = 0;
+};
+
+/// What settings make of an epoch of so many steps, where `total` steps are wanted. UsageError for more than 1e9, or for no number.
+TrainingSteps training_steps(const TrainingSettings& settings, std::int64_t per_epoch, double total);
+
+/// A logged step. Loss is that step's global batch's; tokens are real ones since the line before, and tokens_per_second is those over the
+/// wall time since then, loader, optimizer and logging included, evaluation excluded.
+struct StepLog {
+  std::int64_t step = 0;  ///< from 1
+  double epoch = 0.0;
+  double loss = 0.0;
+  double learning_rate = 0.0;
+  double gradient_norm = 0.0;
+  std::int64_t tokens = 0;
+  double tokens_per_second = 0.0;
+};
+
+/// Told what happens as it happens; every function may be left as it is.
+class TrainingObserver {
+ public:
+  TrainingObserver() = default;
+  virtual ~TrainingObserver() = default;
+  TrainingObserver(const TrainingObserver&) = delete;
+  TrainingObserver& operator=(const TrainingObserver&) = delete;
+  TrainingObserver(TrainingObserver&&) = delete;
+  TrainingObserver& operator=(TrainingObserver&&) = delete;
+  /// After every step, of `total`.
+  virtual void stepped(std::int64_t step, std::int64_t total, std::int64_t tokens) {
+    static_cast<void>(step), static_cast<void>(total), static_cast<void>(tokens);
+  }
+  virtual void logged(const StepLog& log) { static_cast<void>(log); }
+};
+
+struct TrainingResult {
+  std::int64_t steps = 0;
+  std::int64_t total_steps = 0;
+  double epochs = 0.0;
+  std::int64_t tokens = 0;
+  double seconds = 0.0;  ///< of training, evaluation excluded
+  std::int64_t skipped_steps = 0;
+  bool interrupted = false;
+};
+
+/// What a loop trains.
+class TrainingTask {
+ public:
+  /// A step's loss, not yet walked back from, and the real tokens that it saw.
+  struct Forward {
+    Tensor loss;
+    std::int64_t tokens = 0;
+  };
+  TrainingTask() = default;
+  virtual ~TrainingTask() = default;
+  TrainingTask(const TrainingTask&) = delete;
+  TrainingTask& operator=(const TrainingTask&) = delete;
+  TrainingTask(TrainingTask&&) = delete;
+  TrainingTask& operator=(TrainingTask&&) = delete;
+
+  /// Step `step`, from 0, recorded on `tape`.
+  virtual Forward forward(Tape& tape, std::int64_t step) = 0;
+  /// Epochs that `steps` steps are.
+  virtual double epochs_at(std::int64_t steps) const = 0;
+  /// Whether the last of `steps` steps ends an epoch.
+  virtual bool ends_epoch(std::int64_t steps) const = 0;
+  /// After an epoch's last step and the run's, whose number from 1 is `steps`. False where the run was told to stop meanwhile. Its time isn't
+  /// training's.
+  virtual bool finish_epoch(std::int64_t steps) = 0;
+};
+
+/// Whether a run was told to stop; `stop` may be null.
+inline bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed) != 0; }
+
+/// Trains the parameters of `arena`, which must outlive the call. `stop`, where given, ends it after the step during which it becomes
+/// non-zero. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't.
+TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
+                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop);
+
+}  // namespace lathe
