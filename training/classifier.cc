@@ -9,20 +9,22 @@
 
 namespace lathe {
 
-Classifier::Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use)
+Classifier::Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use,
+                       DType dtype)
     : config_(std::move(config)),
       tokenizer_(std::move(tokenizer)),
       labels_(std::move(labels)),
       model_(parameters_, bert_settings(config_), labels_.size(), config_.classifier_dropout.value_or(config_.hidden_dropout)),
-      arena_(device, DType::f32, parameters_, use) {}
+      arena_(device, dtype, parameters_, use) {}
 
 std::unique_ptr<Classifier> Classifier::load(const std::filesystem::path& folder, const DeviceRef& device, LabelSet labels,
-                                             Head head, std::uint32_t seed, ArenaUse use) {
+                                             Head head, std::uint32_t seed, ArenaUse use, DType dtype) {
   const ModelFolder files = ModelFolder::open(folder);
   BertConfig config = BertConfig::load(files.config);
   WordPieceTokenizer tokenizer = WordPieceTokenizer::load(folder);
   check_vocabulary(config.vocabulary_size, tokenizer.vocabulary_size(), files.config, tokenizer.files().front());
-  std::unique_ptr<Classifier> classifier(new Classifier(std::move(config), std::move(tokenizer), std::move(labels), device, use));
+  std::unique_ptr<Classifier> classifier(
+      new Classifier(std::move(config), std::move(tokenizer), std::move(labels), device, use, dtype));
   classifier->read_weights(folder, head, seed);
   return classifier;
 }

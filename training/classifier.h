@@ -23,9 +23,10 @@ class Classifier {
   enum class Head : std::uint8_t { required, kept, renewed };
 
   /// Reads the configuration, the tokenizer and the weights of `folder` into a model with a head for `labels`. What the file lacks and may
-  /// lack is drawn from `seed`. With ArenaUse::inference the model can't be trained. Throws FileError, FormatError and MismatchError.
+  /// lack is drawn from `seed`. With ArenaUse::inference the model can't be trained. It computes in `dtype`, fp32 or on a GPU bf16. Throws FileError, FormatError and MismatchError.
   static std::unique_ptr<Classifier> load(const std::filesystem::path& folder, const DeviceRef& device, LabelSet labels,
-                                          Head head, std::uint32_t seed, ArenaUse use = ArenaUse::training);
+                                          Head head, std::uint32_t seed, ArenaUse use = ArenaUse::training,
+                                          DType dtype = DType::f32);
 
   /// Reads the weights again, from a folder that save() wrote.
   void reload(const std::filesystem::path& folder);
@@ -35,6 +36,7 @@ class Classifier {
   void save_weights(const std::filesystem::path& folder) const;
 
   const DeviceRef& device() const { return arena_.device(); }
+  DType dtype() const { return arena_.values().dtype(); }
   const BertClassifier& model() const { return model_; }
   const ParameterArena& arena() const { return arena_; }
   const WordPieceTokenizer& tokenizer() const { return tokenizer_; }
@@ -44,7 +46,8 @@ class Classifier {
   std::int64_t parameter_count() const { return parameters_.size(); }
 
  private:
-  Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use);
+  Classifier(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels, const DeviceRef& device, ArenaUse use,
+             DType dtype);
   void read_weights(const std::filesystem::path& folder, Head head, std::uint32_t seed);
 
   BertConfig config_;

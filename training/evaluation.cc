@@ -24,9 +24,9 @@ bool for_each_batch(const Classifier& classifier, const TokenizedSamples& sample
     pack_sequences(samples, members, {}, packed);
     round_up_tokens(packed);
     Tape tape(classifier.device(), Recording::off);
-    const Batch batch = upload(classifier.device(), DType::f32, packed, {});
+    const Batch batch = upload(classifier.device(), classifier.dtype(), packed, {});
     logits.resize(members.size() * static_cast<std::size_t>(classes));
-    classifier.model().forward(tape, batch).copy_to<float>(logits);
+    classifier.model().forward(tape, batch).copy_to_floats(logits);
     visit(first, std::span<const float>(logits));
   }
   return true;

@@ -49,7 +49,7 @@ void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::s
   pack_sequences(train.samples, members, train.labels, packed);
   round_up_tokens(packed);
   const RandomKey key{.seed = seed, .step = 0};
-  const Batch batch = upload(classifier.device(), DType::f32, packed,
+  const Batch batch = upload(classifier.device(), classifier.dtype(), packed,
                              {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
   tape.backward(cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {}));
 }
@@ -86,7 +86,7 @@ class Run final : public TrainingTask {
     const auto tokens = static_cast<std::int64_t>(packed_.token.size());
     round_up_tokens(packed_);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
-    const Batch batch = upload(classifier_.device(), DType::f32, packed_,
+    const Batch batch = upload(classifier_.device(), classifier_.dtype(), packed_,
                                {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
     return {.loss = cross_entropy_loss(tape, classifier_.model().forward(tape, batch), batch, {}), .tokens = tokens};
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <span>
 #include <unordered_map>
 
@@ -30,11 +31,23 @@ Activation activation_of(HiddenActivation activation) {
   throw LogicError("an activation without a name");
 }
 
-/// Calls visit(name, values) for each tensor that files hold of a parameter: the parameter itself, or its parts by rows.
+/// Whether a parameter's values are where the host reads and writes them, as files have them.
+bool on_host(const Parameter& parameter) {
+  return parameter.value.device()->kind() == DeviceKind::cpu && parameter.value.dtype() == DType::f32;
+}
+
+/// A parameter's values on the host: those that it has, or room for them in `copy`.
+std::span<float> host_values(const Parameter& parameter, std::vector<float>& copy) {
+  const auto count = static_cast<std::size_t>(parameter.value.size());
+  if (on_host(parameter)) return {parameter.value.data<float>(), count};
+  copy.resize(count);
+  return copy;
+}
+
+/// Calls visit(name, values) for each tensor that files hold of a parameter with such values: all of them, or its parts by rows.
 template <class Visit>
-void for_each_part(const Parameter& parameter, Visit visit) {
+void for_each_part(const Parameter& parameter, std::span<float> values, Visit visit) {
   const auto parts = parameter.file_names.size();
-  const std::span<float> values(parameter.value.data<float>(), static_cast<std::size_t>(parameter.value.size()));
   for (std::size_t i = 0; i < parts; ++i)
     visit(parameter.file_names[i], values.subspan(i * values.size() / parts, values.size() / parts));
 }
@@ -76,16 +89,19 @@ LoadReport read_parameters(const ParameterSet& parameters, const SafetensorsFile
   std::unordered_map<std::string_view, const TensorEntry*> found;
   for (const MatchedTensor& tensor : match.found) found.emplace(tensor.name, tensor.entry);
   LoadReport report;
+  std::vector<float> copy;
   for (const Parameter& parameter : parameters.all()) {
     const bool in_file = std::all_of(parameter.file_names.begin(), parameter.file_names.end(),
                                      [&](const std::string& name) { return found.contains(name); });
     if (in_file) {
-      for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
+      const std::span<float> values = host_values(parameter, copy);
+      for_each_part(parameter, values, [&](const std::string& name, std::span<float> part) {
         const TensorEntry& entry = *found.at(name);
-        file.read_f32(entry, values);
-        if (const NonFiniteTensor counted = count_non_finite(entry.name, values); counted.nan + counted.infinite > 0)
+        file.read_f32(entry, part);
+        if (const NonFiniteTensor counted = count_non_finite(entry.name, part); counted.nan + counted.infinite > 0)
           report.non_finite.push_back(counted);
       });
+      if (!on_host(parameter)) set_values(parameter, values);
     } else {
       ParameterArena::initialise(parameter, seed, deviation);
       report.initialised.push_back(parameter.name);
@@ -98,12 +114,15 @@ LoadReport read_parameters(const ParameterSet& parameters, const SafetensorsFile
 
 void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder) {
   std::vector<TensorView> tensors;
+  std::deque<std::vector<float>> copies;  // of what is on a GPU, until the file is written
   for (const Parameter& parameter : parameters.all()) {
-    for_each_part(parameter, [&](const std::string& name, std::span<float> values) {
+    const std::span<float> values = host_values(parameter, copies.emplace_back());
+    if (!on_host(parameter)) get_values(parameter, values);
+    for_each_part(parameter, values, [&](const std::string& name, std::span<float> part) {
       tensors.push_back({.name = published_bert_name(name),
                          .type = SafetensorsType::f32,
                          .shape = part_shape(parameter),
-                         .data = std::as_bytes(values)});
+                         .data = std::as_bytes(part)});
     });
   }
   write_safetensors(folder / "model.safetensors", tensors);

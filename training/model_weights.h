@@ -40,7 +40,7 @@ BertSettings bert_settings(const BertConfig& config);
 LoadReport read_parameters(const ParameterSet& parameters, const SafetensorsFile& file, const BertMatch& match,
                            std::uint32_t seed, double deviation);
 
-/// Writes model.safetensors into `folder`, atomically, under Hugging Face's names.
+/// Writes model.safetensors into `folder`, atomically, under Hugging Face's names: of a model in bf16 the fp32 master.
 void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder);
 
 /// Copies the tokenizer's files into `folder`, each atomically.

@@ -4,6 +4,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstddef>
+#include <span>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
@@ -31,6 +33,9 @@ class Stopwatch {
   double lap_ = 0.0;
 };
 
+/// Steps after which a GPU is asked whether all was a number: to ask is to wait for it.
+constexpr std::int64_t kCheckSteps = 64;
+
 /// The state of a run, step by step.
 class Run {
  public:
@@ -42,7 +47,9 @@ class Run {
         observer_(observer),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer),
-        tape_(arena.device()) {
+        tape_(arena.device()),
+        loss_(Tensor::empty(arena.device(), DType::f32, Shape{})),
+        check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
     arena.watch(tape_, Use::write);
   }
 
@@ -58,6 +65,7 @@ class Run {
       if (last || step == 0 || (step + 1) % settings_.log_steps == 0) log(step);
       const bool epoch_ends = last || task_.ends_epoch(step + 1);
       if (!result.interrupted && epoch_ends) {
+        check_numbers(step);  // what is evaluated or kept has seen no step that failed
         clock_.pause();
         result.interrupted = !task_.finish_epoch(step + 1);
         clock_.resume();
@@ -77,26 +85,51 @@ class Run {
     tape_.backward(loss);
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
-    loss_ = *loss.data<float>();
+    // The loss itself goes back to the pool; this is where it can be read.
+    loss_.device()->copy(reinterpret_cast<std::byte*>(loss_.data<float>()),
+                         reinterpret_cast<const std::byte*>(loss.data<float>()), loss_.bytes());
     tokens_ += tokens;
     unlogged_tokens_ += tokens;
-    if (!std::isfinite(loss_) || optimizer_.last().skip != 0) {
-      throw NonFiniteError(
-          fmt::format("step {}: the loss is {} and the gradients' norm {}: not numbers to go on with; use a smaller --lr or look "
-                      "for faults in the data",
-                      step + 1, loss_, optimizer_.last().norm));
-    }
+    if ((step + 1) % check_steps_ == 0) check_numbers(step);
     observer_.stepped(step + 1, steps_.total, tokens);
   }
 
+  double read_loss() const {
+    float loss = 0.0F;
+    loss_.copy_to<float>(std::span(&loss, 1));
+    return loss;
+  }
+
+  /// Ends the run where a step up to `step` came to what is no number. The optimizer left the weights alone in such a step and told its number,
+  /// so that this may be found out some steps later.
+  void check_numbers(std::int64_t step) const {
+    const OptimizerStep last = optimizer_.last();
+    const double loss = read_loss();
+    if (std::isfinite(loss) && last.skips == 0) return;
+    const std::int64_t first = last.skips > 0 ? last.first_skip : step + 1;
+    if (first == step + 1) {
+      throw NonFiniteError(
+          fmt::format("step {}: the loss is {} and the gradients' norm {}: not numbers to go on with; use a smaller --lr or look "
+                      "for faults in the data",
+                      first, loss, last.norm));
+    }
+    throw NonFiniteError(
+        fmt::format("step {}: the gradients' norm is not a number to go on with, found out after step {}; use a smaller --lr or "
+                    "look for faults in the data",
+                    first, step + 1));
+  }
+
   void log(std::int64_t step) {
+    // Read before the clock: on a GPU the steps so far have then been done, and not only begun.
+    const double loss = read_loss();
+    const double norm = optimizer_.last().norm;
     const double elapsed = clock_.lap();
     seconds_ += elapsed;
     observer_.logged({.step = step + 1,
                       .epoch = task_.epochs_at(step + 1),
-                      .loss = loss_,
+                      .loss = loss,
                       .learning_rate = learning_rate_,
-                      .gradient_norm = optimizer_.last().norm,
+                      .gradient_norm = norm,
                       .tokens = unlogged_tokens_,
                       .tokens_per_second = elapsed > 0.0 ? static_cast<double>(unlogged_tokens_) / elapsed : 0.0});
     unlogged_tokens_ = 0;
@@ -109,9 +142,10 @@ class Run {
   LinearSchedule schedule_;
   AdamWOptimizer optimizer_;
   Tape tape_;
+  Tensor loss_;               // the last step's
+  std::int64_t check_steps_;  // from one look at whether all was a number to the next
   Stopwatch clock_;
   double seconds_ = 0.0;
-  double loss_ = 0.0;
   double learning_rate_ = 0.0;
   std::int64_t tokens_ = 0;
   std::int64_t unlogged_tokens_ = 0;

@@ -102,7 +102,9 @@ class TrainingTask {
 inline bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed) != 0; }
 
 /// Trains the parameters of `arena`, which must outlive the call. `stop`, where given, ends it after the step during which it becomes
-/// non-zero. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't.
+/// non-zero. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't: on the CPU at the step itself; a GPU,
+/// which leaves the weights alone in such a step, is asked every 64 steps and before anything is evaluated or kept. Else it is waited for only
+/// where a step is logged.
 TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
                      const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop);
 
