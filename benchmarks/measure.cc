@@ -22,14 +22,6 @@ constexpr std::int64_t kMostSets = 64;
 
 }  // namespace
 
-bool cuda_is_emulated() {
-#ifdef LATHE_EMULATED
-  return true;
-#else
-  return false;
-#endif
-}
-
 Rotation::Rotation(const Case& measured, const DeviceRef& device) : device_(device) {
   const std::int64_t bytes = Placed::bytes(measured);
   const std::int64_t sets = std::clamp<std::int64_t>((rotation_bytes(device->kind()) + bytes - 1) / bytes, 1, kMostSets);

@@ -15,9 +15,6 @@ namespace lathe::bench {
 /// A device of its own for each case, so that memory goes back between them.
 using MakeDevice = std::function<DeviceRef()>;
 
-/// Whether what this build calls cuda is the host in a GPU's place. Its times say nothing, and are not to be measured.
-bool cuda_is_emulated();
-
 /// The calls of a case on a device, around sets of operands.
 class Rotation {
  public:

@@ -124,6 +124,7 @@ class Gpu : public CudaContext {
         plans_(std::make_unique<CudaMatmulPlans>(make_matmul_library())) {}
 
   std::string name() const override { return name_; }
+  std::string matrix_products() const override { return plans_->library().name(); }
   CudaStream stream() const override { return {.handle = stream_.get(), .plans = plans_.get()}; }
   std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(limit_); }
   void upload(std::byte* to, std::span<const std::byte> from) override { ring_.upload(to, from, stream_.get()); }
@@ -172,7 +173,10 @@ std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions& opti
   try {
     return std::make_unique<Gpu>(options);
   } catch (const CudaError& failure) {
-    if (failure.status() != cudaErrorMemoryAllocation) throw;
+    if (failure.status() != cudaErrorMemoryAllocation) {
+      throw UsageError(
+          fmt::format("GPU {} can't be used: {}: choose another, or use --device cpu", options.index, failure.what()));
+    }
     throw OutOfMemoryError(
         fmt::format("GPU {} has no memory left to begin with: another program may hold it; end that, choose another GPU, or use "
                     "--device cpu",

@@ -28,6 +28,7 @@ class CudaContext {
   static std::optional<std::string> obstacle(const Device::CudaOptions& options);
 
   virtual std::string name() const = 0;
+  virtual std::string matrix_products() const = 0;
   virtual CudaStream stream() const = 0;
   virtual std::unique_ptr<MemorySource> memory_source() = 0;
   virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;

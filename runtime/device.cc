@@ -75,6 +75,8 @@ DeviceKind Device::kind() const noexcept { return cuda_ == nullptr ? DeviceKind:
 
 std::string Device::name() const { return cuda_ == nullptr ? "cpu" : cuda_->name(); }
 
+std::string Device::matrix_products() const { return cuda_ == nullptr ? MatmulPlans::library() : cuda_->matrix_products(); }
+
 CpuStream Device::cpu_stream() const {
   if (cuda_ != nullptr) throw LogicError("a CUDA device was asked for a CPU stream");
   return cpu_stream_;

@@ -80,7 +80,8 @@ class Device : public std::enable_shared_from_this<Device> {
     std::int64_t limit_bytes = 0;
   };
   /// A GPU, or in a build with LATHE_CUDA=EMULATED the host in its place. Throws UsageError where there is none, where this build has no
-  /// CUDA backend, where the driver is older than the runtime needs or the GPU older than the kernels do (compute capability 8.0).
+  /// CUDA backend, where the driver is older than the runtime needs or the GPU older than the kernels do (compute capability 8.0), and where
+  /// CUDA refuses it; OutOfMemoryError where another program has all of its memory.
   static DeviceRef cuda(const CudaOptions& options);
   /// Why Device::cuda would refuse, in a few words: "no NVIDIA driver was found"; nothing where it wouldn't.
   static std::optional<std::string> why_no_cuda(const CudaOptions& options);
@@ -97,6 +98,8 @@ class Device : public std::enable_shared_from_this<Device> {
   DeviceKind kind() const noexcept;
   /// "cpu", "NVIDIA H100 80GB HBM3", "emulated sm_80".
   std::string name() const;
+  /// What multiplies matrices: "oneDNN 2.6.3", "cuBLASLt 13.1.0 on NVIDIA H200".
+  std::string matrix_products() const;
   /// Where kernels run. Throws LogicError for the other kind of device.
   CpuStream cpu_stream() const;
   CudaStream cuda_stream() const;

@@ -56,15 +56,7 @@ struct Bench {
   bench::MakeDevice make_device;
 };
 
-bool has_gpu() {
-  if (bench::cuda_is_emulated()) return false;
-  try {
-    Device::cuda({});
-    return true;
-  } catch (const UserError&) {
-    return false;
-  }
-}
+bool has_gpu() { return cuda_backend() == CudaBackend::gpu && !Device::why_no_cuda({}); }
 
 Bench choose_bench(const BenchOptions& options) {
   if (options.device == "cuda" || (options.device == "auto" && has_gpu()))
@@ -195,7 +187,7 @@ void print_emulated(const Bench& bench, const std::vector<Case>& cases, bool jso
 int bench_command(const BenchOptions& options) {
   if (options.profile) {
     if (options.device == "cpu") throw UsageError("--profile emulated runs the CUDA kernels; it goes with no --device cpu");
-    if (!bench::cuda_is_emulated()) {
+    if (cuda_backend() != CudaBackend::emulated) {
       throw UsageError(
           "this build doesn't emulate CUDA, which alone can count: `cmake --preset emulated && cmake --build --preset emulated` "
           "makes "
@@ -206,7 +198,7 @@ int bench_command(const BenchOptions& options) {
   }
   const Bench bench = choose_bench(options);
   const std::vector<Case> cases = chosen_cases(options, bench.kind, Purpose::time);
-  if (bench.kind == DeviceKind::cuda && bench::cuda_is_emulated()) {
+  if (bench.kind == DeviceKind::cuda && cuda_backend() == CudaBackend::emulated) {
     print_emulated(bench, cases, options.json);
   } else {
     print_times(bench, cases, options.json);

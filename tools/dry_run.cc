@@ -24,7 +24,9 @@ std::int64_t tokens_of(const LabelledSamples& samples) { return static_cast<std:
 /// Times steps until there are enough. The first is left out where others follow: it touches its memory for the first time.
 class StepTimer final : public FinetuneObserver {
  public:
+  explicit StepTimer(DeviceRef device) : device_(std::move(device)) {}
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override {
+    device_->synchronize();  // a GPU has been told of the step, and has yet to do it
     const Clock::time_point now = Clock::now();
     if (step == 1) {
       first_tokens_ = tokens;
@@ -46,6 +48,7 @@ class StepTimer final : public FinetuneObserver {
  private:
   static constexpr double kEnough = 1.5;  // seconds of steps after the first
   static constexpr double kMost = 3.0;    // seconds of all steps
+  DeviceRef device_;
   std::atomic<int> stop_ = 0;
   Clock::time_point begin_ = Clock::now();
   std::int64_t first_tokens_ = 0, tokens_ = 0, steps_ = 0;
@@ -86,11 +89,13 @@ RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, c
   FinetuneObserver nobody;
   finetune(classifier, largest, nullptr, once, nobody);
   estimate.largest_batch_tokens = tokens_of(largest);
-  constexpr std::int64_t kArenas = 4;  // weights, gradients, two moments
-  estimate.arena_bytes = kArenas * classifier.arena().values().size() * static_cast<std::int64_t>(sizeof(float));
+  const ParameterArena& arena = classifier.arena();
+  estimate.on_gpu = classifier.device()->kind() == DeviceKind::cuda;
+  estimate.arena_bytes = arena.gradients().bytes() + 3 * arena.master().bytes();  // the master and two moments
+  if (classifier.dtype() == DType::bf16) estimate.arena_bytes += arena.values().bytes();
   estimate.activation_bytes = classifier.device()->memory().peak - estimate.arena_bytes;
 
-  StepTimer timer;
+  StepTimer timer(classifier.device());
   finetune(classifier, train, nullptr, still, timer, timer.stop());
   estimate.measured_steps = timer.steps();
   estimate.tokens_per_second = timer.tokens_per_second();
@@ -105,14 +110,18 @@ RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, c
 }
 
 std::string format_estimate(const RunEstimate& estimate, const FinetuneSettings& settings) {
-  const std::int64_t rest = std::max<std::int64_t>(0, estimate.process_bytes - estimate.arena_bytes - estimate.activation_bytes);
+  const std::int64_t tensors = estimate.arena_bytes + estimate.activation_bytes;
+  const std::int64_t rest = std::max<std::int64_t>(0, estimate.process_bytes - (estimate.on_gpu ? 0 : tensors));
+  const std::string parts =
+      fmt::format("{:.2f} weights, gradients and AdamW's moments, {:.2f} a step of the largest batch ({} tokens)",
+                  gigabytes(estimate.arena_bytes), gigabytes(estimate.activation_bytes), estimate.largest_batch_tokens);
   std::string text = fmt::format("parameters  {}\n", estimate.parameters);
-  text += fmt::format(
-      "memory      {:.2f} GB at most, measured: {:.2f} weights, gradients and AdamW's moments, {:.2f} a step of the largest "
-      "batch "
-      "({} tokens), {:.2f} data and program\n",
-      gigabytes(estimate.process_bytes), gigabytes(estimate.arena_bytes), gigabytes(estimate.activation_bytes),
-      estimate.largest_batch_tokens, gigabytes(rest));
+  text +=
+      estimate.on_gpu
+          ? fmt::format("memory      {:.2f} GB of the GPU's at most, measured: {}; {:.2f} GB of the host's, data and program\n",
+                        gigabytes(tensors), parts, gigabytes(rest))
+          : fmt::format("memory      {:.2f} GB at most, measured: {}, {:.2f} data and program\n",
+                        gigabytes(estimate.process_bytes), parts, gigabytes(rest));
   text += fmt::format("steps       {} of {} texts, {} an epoch, {} of warm-up\n", estimate.steps.total, settings.batch_size,
                       estimate.steps.per_epoch, estimate.steps.warmup);
   text += fmt::format("time        about {}: {:.3g} s a step, by {} real step{} ({:.0f} tokens/s){}\n",

@@ -12,9 +12,11 @@ struct RunEstimate {
   std::int64_t parameters = 0;
   TrainingSteps steps;
   std::int64_t largest_batch_tokens = 0;
+  bool on_gpu = false;
   std::int64_t arena_bytes = 0;       ///< weights, gradients and AdamW's two moments
   std::int64_t activation_bytes = 0;  ///< what a step of the largest batch needs beside them
-  std::int64_t process_bytes = 0;     ///< the most that this process held: all of the above, the data, the program
+  std::int64_t process_bytes =
+      0;  ///< the most that this process held: the data, the program, and unless they are a GPU's the above
   std::int64_t measured_steps = 0;
   double step_seconds = 0.0;  ///< mean of the measured steps, scaled to the run's mean batch
   double tokens_per_second = 0.0;

@@ -17,8 +17,8 @@ int evaluate_command(const EvaluateOptions& options) {
   const RunDefaults run = read_run_defaults(model);
   const ResolvedReading reading = resolve(options.reading, options.running, run);
   const DeviceChoice device = choose_device(options.running);
-  const auto classifier =
-      load_for_inference(model, device.device, options.positive_label.value_or(run.positive_label.value_or("")));
+  print_device(device);
+  const auto classifier = load_for_inference(model, device, options.positive_label.value_or(run.positive_label.value_or("")));
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);

@@ -179,12 +179,13 @@ RunData read_data(const FinetuneOptions& options, const DevSplit& dev, const Rec
 }
 
 /// The model, with a head for the labels of `train`.
-std::unique_ptr<Classifier> load_model(const FinetuneOptions& options, const Records& train, const DeviceRef& device) {
+std::unique_ptr<Classifier> load_model(const FinetuneOptions& options, const Records& train, const DeviceChoice& device) {
   LabelChoice choice = options.new_head ? LabelChoice{.labels = LabelSet::from_data(train), .from_head = false}
                                         : choose_labels(train, labels_of_model(options.model));
   if (options.positive_label) choice.labels.set_positive(*options.positive_label);
-  return Classifier::load(options.model, device, choice.labels,
-                          choice.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed);
+  return Classifier::load(options.model, device.device, choice.labels,
+                          choice.from_head ? Classifier::Head::kept : Classifier::Head::renewed, options.seed, ArenaUse::training,
+                          device.dtype);
 }
 
 /// The same, tokenized, and --dev's share taken out of the training data.
@@ -255,7 +256,7 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
                             {"device", device.name},
                             {"precision", device.precision},
                             {"threads", std::int64_t{device.threads}},
-                            {"instruction-set", std::string(device.target == CpuTarget::v4 ? "avx512" : "avx2")},
+                            {"instruction-set", device.instruction_set},
                             {"no-header", options.reading.no_header.value_or(false)},
                             {"new-head", options.new_head},
                             {"allow-non-finite", options.allow_non_finite}}};
@@ -270,12 +271,13 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
 
 /// What was chosen for a run, and why.
 RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps) {
+  const bool on_cpu = device.device->kind() == DeviceKind::cpu;
   return {.name = "chosen",
           .values = {{"device-reason", device.device_reason},
                      {"threads-reason", device.threads_reason},
                      {"precision-reason", device.precision_reason},
-                     {"instruction-set", device.instruction_set},
-                     {"matrix-products", std::string(MatmulPlans::library())},
+                     on_cpu ? std::pair{"instruction-set", RunValue(device.target)} : std::pair{"gpu", RunValue(device.model)},
+                     {"matrix-products", device.products},
                      {"version", std::string(LATHE_VERSION)},
                      {"total-steps", steps.total},
                      {"warmup-steps", steps.warmup}}};
@@ -297,7 +299,7 @@ RunSection inputs_section(const Classifier& classifier, const fs::path& model, s
 }
 
 /// Of a replay: says what isn't as it was in the run whose settings these are.
-void warn_of_changes(const fs::path& config, const RunSection& inputs) {
+void warn_of_changes(const fs::path& config, const RunSection& inputs, const DeviceChoice& device) {
   for (const RunSetting& before : read_run_file(config)) {
     if (before.section == "inputs") {
       const auto now = std::ranges::find(inputs.values, before.key, &std::pair<std::string, RunValue>::first);
@@ -305,8 +307,7 @@ void warn_of_changes(const fs::path& config, const RunSection& inputs) {
       print_warning(fmt::format("{} has changed since {}: it was {}, it is {}", printable(before.key), config.string(),
                                 printable(to_text(before.value)), to_text(now->second)));
     }
-    const std::map<std::string_view, std::string_view> build = {{"version", LATHE_VERSION},
-                                                                {"matrix-products", MatmulPlans::library()}};
+    const std::map<std::string_view, std::string_view> build = {{"version", LATHE_VERSION}, {"matrix-products", device.products}};
     const auto here = before.section == "chosen" ? build.find(before.key) : build.end();
     if (here != build.end() && to_text(before.value) != here->second) {
       print_warning(fmt::format("{} is of a Lathe with {} {}, this one has {}: results may differ in the last digits",
@@ -337,14 +338,18 @@ RunResults train_and_test(Classifier& classifier, const RunSamples& samples, con
                          "test", results.labels);
   }
   results.peak_memory_bytes = peak_memory_bytes();
+  if (classifier.device()->kind() == DeviceKind::cuda) results.peak_gpu_memory_bytes = classifier.device()->memory().peak;
   return results;
 }
 
 void print_training(const RunResults& results) {
-  write_message(fmt::format("trained {} steps in {:.1f} s, {:.0f} tokens/s, {:.2f} GB at most\n", results.train.steps,
-                            results.train.seconds,
-                            results.train.seconds > 0.0 ? static_cast<double>(results.train.tokens) / results.train.seconds : 0.0,
-                            static_cast<double>(results.peak_memory_bytes) / 1e9));
+  const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  write_message(fmt::format(
+      "trained {} steps in {:.1f} s, {:.0f} tokens/s, {}{:.2f} GB at most\n", results.train.steps, results.train.seconds,
+      results.train.seconds > 0.0 ? static_cast<double>(results.train.tokens) / results.train.seconds : 0.0,
+      results.peak_gpu_memory_bytes ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*results.peak_gpu_memory_bytes))
+                                    : "",
+      gigabytes(results.peak_memory_bytes)));
 }
 
 void print_interruption(const RunResults& results, const fs::path& output) {
@@ -377,7 +382,7 @@ int finetune_command(const FinetuneOptions& call) {
   const DeviceChoice device = choose_device(options.running);
   write_message(fmt::format("device: {}\n", describe(device)));
   const RunData data = read_data(options, dev_split, reading.records);
-  const auto classifier = load_model(options, data.train.records, device.device);
+  const auto classifier = load_model(options, data.train.records, device);
   check_finite(*classifier, options);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
   const RunSamples samples =
@@ -385,7 +390,7 @@ int finetune_command(const FinetuneOptions& call) {
   const TrainingSteps steps = finetune_steps(settings, samples.train.samples.count());
   print_plan(*classifier, samples, settings, steps);
   const RunSection hashes = inputs_section(*classifier, options.model, inputs);
-  if (options.config) warn_of_changes(*options.config, hashes);
+  if (options.config) warn_of_changes(*options.config, hashes, device);
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
                                      settings));
@@ -401,7 +406,9 @@ int finetune_command(const FinetuneOptions& call) {
 
   const std::atomic<int>& stop = watch_stop_signals();
   RunObserver observer(options.output, classifier->labels(), steps);
-  const RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
+  RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
+  results.device = device.model;
+  results.precision = device.precision;
   write_results(options.output, results);
   write_pictures(options.output, results, observer.curves(), samples.dev_texts, samples.test_texts, sections);
   print_training(results);

@@ -56,13 +56,14 @@ int predict_command(const PredictOptions& options) {
   ResolvedReading reading = resolve(options.reading, options.running, read_run_defaults(model));
   reading.records.labels = LabelUse::optional;
   const DeviceChoice device = choose_device(options.running);
+  print_device(device);
   const bool streaming = options.data == "-";
   // A command before this one in a pipe may have had nothing to say; a file that is named should hold something.
   reading.records.empty = streaming ? EmptyInput::accepted : EmptyInput::refused;
   std::ios::sync_with_stdio(false);  // else standard input is read a byte at a time
   RecordReader reader =
       streaming ? RecordReader(std::cin, "standard input", reading.records) : RecordReader(options.data, reading.records);
-  const auto classifier = load_for_inference(model, device.device);
+  const auto classifier = load_for_inference(model, device);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
 
   const auto classes = static_cast<std::size_t>(classifier->labels().size());

@@ -10,6 +10,7 @@
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/processors.h"
 #include "lathe/text/quoted_list.h"
+#include "tools/device_request.h"
 #include "tools/run_file.h"
 #include "tools/standard_streams.h"
 #include "tools/terminal.h"
@@ -25,18 +26,59 @@ T as(const std::filesystem::path& file, const RunSetting& setting, std::string_v
                     fmt::format("'{}' is {}; it must be {}", setting.key, to_text(setting.value), kind));
 }
 
+/// Why --device auto takes no GPU: an emulated one is none.
+std::optional<std::string> why_no_gpu() {
+  if (cuda_backend() == CudaBackend::emulated) return "this build emulates CUDA, which --device emulated runs";
+  return Device::why_no_cuda({});
+}
+
+void use_cpu(DeviceChoice& choice, std::optional<CpuTarget> target) {
+  choice.device = Device::cpu({.threads = choice.threads, .target = target, .reserved_bytes = 0});
+  choice.name = "cpu";
+  choice.model = choice.device->name();
+  const CpuTarget chosen = choice.device->cpu_stream().target;
+  choice.instruction_set = chosen == CpuTarget::v4 ? "avx512" : "avx2";
+  choice.target = name(chosen);
+  choice.products = choice.device->matrix_products();
+}
+
+void use_cuda(DeviceChoice& choice, int index) {
+  const bool emulated = cuda_backend() == CudaBackend::emulated;
+  choice.device = Device::cuda({.index = index, .limit_bytes = 0});
+  choice.name = emulated ? "emulated" : index == 0 ? "cuda" : fmt::format("cuda:{}", index);
+  choice.model = choice.device->name();
+  if (emulated) choice.model += " on the CPU, for tests: slow";
+  choice.instruction_set = "auto";
+  choice.products = choice.device->matrix_products();
+}
+
+/// What a UsageError of `f` says; nothing where there is none.
+template <class F>
+std::optional<std::string> failure_of(F f) {
+  try {
+    f();
+  } catch (const UsageError& failure) {
+    return failure.what();
+  }
+  return std::nullopt;
+}
+
+void choose_precision(DeviceChoice& choice, const std::string& asked) {
+  const bool cpu = choice.device->kind() == DeviceKind::cpu;
+  if (cpu && asked == "bf16") {
+    throw UsageError(
+        fmt::format("--precision bf16 needs a GPU, and this runs on the CPU ({}): use --precision fp32", choice.device_reason));
+  }
+  choice.dtype = cpu || asked == "fp32" ? DType::f32 : DType::bf16;
+  choice.precision = choice.dtype == DType::f32 ? "fp32" : "bf16";
+  choice.precision_reason = asked != "auto" ? "asked for" : cpu ? "what the CPU kernels have" : "with fp32 master weights";
+}
+
 }  // namespace
 
 DeviceChoice choose_device(const RunningOptions& options) {
-  if (options.device == "cuda") throw UsageError("--device cuda: this build has no CUDA backend; use --device cpu");
-  DeviceChoice choice{.device = nullptr,
-                      .name = "cpu",
-                      .device_reason = options.device == "auto" ? "this build has no CUDA backend" : "asked for",
-                      .threads = 1,
-                      .threads_reason = "asked for",
-                      .instruction_set = {},
-                      .precision = "fp32",
-                      .precision_reason = options.precision == "auto" ? "what the CPU kernels have" : "asked for"};
+  const DeviceRequest request = parse_device(options.device);
+  DeviceChoice choice;
   if (options.threads) {
     choice.threads = *options.threads;
   } else {
@@ -47,16 +89,30 @@ DeviceChoice choose_device(const RunningOptions& options) {
   std::optional<CpuTarget> target;
   if (options.instruction_set == "avx2") target = CpuTarget::v3;
   if (options.instruction_set == "avx512") target = CpuTarget::v4;
-  choice.device = Device::cpu({.threads = choice.threads, .target = target, .reserved_bytes = 0});
-  choice.target = choice.device->cpu_stream().target;
-  choice.instruction_set = name(choice.target);
+  if (request.place == DeviceRequest::Place::automatic) {
+    std::optional<std::string> missing = why_no_gpu();
+    if (!missing) missing = failure_of([&] { use_cuda(choice, 0); });
+    if (missing) use_cpu(choice, target);
+    choice.device_reason = missing.value_or("the first GPU");
+  } else if (request.place == DeviceRequest::Place::cpu) {
+    use_cpu(choice, target);
+  } else {
+    use_cuda(choice, request.index);
+  }
+  choose_precision(choice, options.precision);
   return choice;
 }
 
 std::string describe(const DeviceChoice& choice) {
-  return fmt::format("{} ({}), {} thread{} ({}), {}, products by {}, {} ({})", choice.name, choice.device_reason, choice.threads,
-                     choice.threads == 1 ? "" : "s", choice.threads_reason, choice.instruction_set, MatmulPlans::library(),
-                     choice.precision, choice.precision_reason);
+  const std::string threads =
+      fmt::format("{} thread{} ({})", choice.threads, choice.threads == 1 ? "" : "s", choice.threads_reason);
+  const std::string precision = fmt::format("{} ({})", choice.precision, choice.precision_reason);
+  if (choice.device->kind() == DeviceKind::cpu) {
+    return fmt::format("{} ({}), {}, {}, products by {}, {}", choice.name, choice.device_reason, threads, choice.target,
+                       choice.products, precision);
+  }
+  return fmt::format("{}, {} ({}), products by {}, {}; data by {}", choice.name, choice.model, choice.device_reason,
+                     choice.products, precision, threads);
 }
 
 RunDefaults read_run_defaults(const std::filesystem::path& model) {
@@ -115,7 +171,11 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
   return max_length ? *max_length : static_cast<std::int32_t>(std::min(kDefault, config.max_positions));
 }
 
-std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device,
+void print_device(const DeviceChoice& device) {
+  if (device.device->kind() != DeviceKind::cpu) write_message(fmt::format("device: {}\n", describe(device)));
+}
+
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceChoice& device,
                                                const std::string& positive_label) {
   LabelSet labels = labels_of_model(model);
   if (labels.size() == 0) {
@@ -123,7 +183,8 @@ std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& mode
         fmt::format("{} has no classification head; train one with `lathe finetune --model {}`", model.string(), model.string()));
   }
   if (!positive_label.empty()) labels.set_positive(positive_label);
-  auto classifier = Classifier::load(model, device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference);
+  auto classifier =
+      Classifier::load(model, device.device, std::move(labels), Classifier::Head::required, 0, ArenaUse::inference, device.dtype);
   if (const auto& non_finite = classifier->report().non_finite; !non_finite.empty())
     print_warning(fmt::format("{}: {}", shortened(printable(model.string()), 80), printable(describe(non_finite))));
   return classifier;

@@ -17,18 +17,25 @@ namespace lathe {
 /// The device that was chosen, and why, for people and for run.toml.
 struct DeviceChoice {
   DeviceRef device;
-  std::string name;  ///< "cpu"
-  std::string device_reason;
+  std::string name;   ///< as --device takes it: "cpu", "cuda", "cuda:1", "emulated"
+  std::string model;  ///< "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, for tests: slow"
+  std::string device_reason = "asked for";
   int threads = 1;
-  std::string threads_reason;
-  CpuTarget target = CpuTarget::v3;
-  std::string instruction_set;  ///< "x86-64-v4 (AVX-512)"
-  std::string precision = "fp32";
+  std::string threads_reason = "asked for";
+  std::string instruction_set;  ///< as --instruction-set takes it: "avx512" for one that was chosen, "auto" on a GPU
+  std::string target;           ///< "x86-64-v4 (AVX-512)"; empty on a GPU
+  std::string products;         ///< what multiplies matrices: "oneDNN 2.6.3"
+  DType dtype = DType::f32;     ///< that the model computes in
+  std::string precision;        ///< "fp32", "bf16"
   std::string precision_reason;
 };
+/// `auto` takes a GPU where this build has CUDA and there is one to use, else the CPU, and gives the reason; never an emulated one. Throws
+/// UsageError where what is asked for isn't there.
 DeviceChoice choose_device(const RunningOptions& options);
 
-/// "cpu, 2 threads (2 physical cores in the affinity mask), x86-64-v4 (AVX-512), products by oneDNN 2.6.3, fp32".
+/// "cpu (no NVIDIA driver was found), 2 threads (2 physical cores in the affinity mask), x86-64-v4 (AVX-512), products by oneDNN 2.6.3, fp32
+/// (what the CPU kernels have)"; "cuda, NVIDIA H200 (the first GPU), products by cuBLASLt 13.1.0, bf16 (with fp32 master weights); data by 16
+/// threads (...)".
 std::string describe(const DeviceChoice& choice);
 
 /// What finetune used, as the run.toml of a model's folder has it; empty options where there is none. Throws FormatError.
@@ -53,9 +60,12 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
 /// positions than were asked for.
 std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length);
 
+/// Says on standard error where an evaluation or a prediction runs, unless that is the CPU.
+void print_device(const DeviceChoice& device);
+
 /// Loads a model that must have a classification head already; of its two classes the one called `positive_label` (empty: id 1) is the
 /// positive one. Throws MismatchError where it has no head.
-std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceRef& device,
+std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& model, const DeviceChoice& device,
                                                const std::string& positive_label = "");
 
 /// Prints on standard error how many tokens texts have, how many of the texts were cut, and how many tokens are unknown.

@@ -58,7 +58,10 @@ void write_results(const std::filesystem::path& folder, const RunResults& result
                    {"tokens", train.tokens},
                    {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
                    {"peak_memory_bytes", results.peak_memory_bytes},
-                   {"skipped_steps", train.skipped_steps}};
+                   {"skipped_steps", train.skipped_steps},
+                   {"device", results.device},
+                   {"precision", results.precision}};
+  if (results.peak_gpu_memory_bytes) json["train"]["peak_gpu_memory_bytes"] = *results.peak_gpu_memory_bytes;
   if (train.best) json["best"] = {{"step", train.best->step}, {"epoch", train.best->epoch}};
   json["labels"] = results.labels;
   json["interrupted"] = train.interrupted;

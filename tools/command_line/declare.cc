@@ -12,6 +12,9 @@
 #include <vector>
 
 #include "benchmarks/cases.h"
+#include "lathe/runtime/device.h"
+#include "lathe/runtime/error.h"
+#include "tools/device_request.h"
 #include "tools/number_check.h"
 
 namespace lathe {
@@ -39,6 +42,34 @@ constexpr const char* kTrainedModel =
 constexpr const char* kTokenizer =
     "a folder with tokenizer.json or vocab.txt, or the name of a model in the local Hugging Face cache";
 constexpr const char* kPositive = "of two classes, the one that precision, recall and F1 are of; ids stay as they are";
+
+/// What --device says of this build.
+std::string device_text() {
+  constexpr const char* kPlaces = "auto (a GPU where this build has CUDA and there is one, else the CPU), cpu, cuda";
+  switch (cuda_backend()) {
+    case CudaBackend::none:
+      return fmt::format("{}; this build has cpu", kPlaces);
+    case CudaBackend::gpu:
+      return fmt::format("{}, or cuda:N for one of several GPUs, from 0", kPlaces);
+    case CudaBackend::emulated:
+      return "auto or cpu; or emulated, which runs the CUDA kernels on the CPU, slowly, to test them (cuda is the same here)";
+  }
+  return kPlaces;
+}
+
+/// A number may follow cuda, which the list of choices doesn't show.
+CLI::Validator device_check() {
+  const bool emulated = cuda_backend() == CudaBackend::emulated;
+  return {[](const std::string& text) -> std::string {
+            try {
+              parse_device(text);
+              return "";
+            } catch (const UsageError& failure) {
+              return failure.what();
+            }
+          },
+          emulated ? "{auto,cpu,cuda,emulated}" : "{auto,cpu,cuda}"};
+}
 
 void add_threads(CLI::App& command, std::optional<std::int32_t>& threads) {
   command.add_option("--threads", threads, "threads (default: the physical cores that this process may use)")
@@ -87,13 +118,15 @@ void add_running(CLI::App& command, RunningOptions& options, Defaults defaults) 
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("TEXTS")
       ->group(kRunning);
-  command.add_option("--device", options.device, "auto, cpu or cuda; this build has cpu")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+  command.add_option("--device", options.device, device_text())
+      ->check(device_check())
       ->type_name("DEVICE")
       ->capture_default_str()
       ->group(kRunning);
-  command.add_option("--precision", options.precision, "auto or fp32")
-      ->check(CLI::IsMember({"auto", "fp32"}))
+  command
+      .add_option("--precision", options.precision,
+                  "auto (bf16 on a GPU, fp32 on the CPU), fp32, or bf16, which keeps fp32 master weights and needs a GPU")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->type_name("PRECISION")
       ->capture_default_str()
       ->group(kRunning);

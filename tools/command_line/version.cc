@@ -7,6 +7,7 @@
 
 #include "lathe/kernels/cpu_target.h"
 #include "lathe/kernels/matmul.h"
+#include "lathe/runtime/device.h"
 
 namespace lathe {
 namespace {
@@ -19,6 +20,18 @@ std::string processor() {
   }
 }
 
+std::string_view backends() {
+  switch (cuda_backend()) {
+    case CudaBackend::none:
+      return "cpu";
+    case CudaBackend::gpu:
+      return "cpu, cuda";
+    case CudaBackend::emulated:
+      return "cpu, cuda emulated on the cpu";
+  }
+  return "?";
+}
+
 }  // namespace
 
 std::string version_text() {
@@ -26,10 +39,10 @@ std::string version_text() {
       "lathe {}, matrix products by {}\n"
       "build: {}\n"
       "instruction sets: {}, {}; {}\n"
-      "backends: cpu\n"
+      "backends: {}\n"
       "libraries: {}, utf8proc {}.{}.{}\n",
-      LATHE_VERSION, MatmulPlans::library(), LATHE_BUILD, name(CpuTarget::v3), name(CpuTarget::v4), processor(), LATHE_LIBRARIES,
-      UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR, UTF8PROC_VERSION_PATCH);
+      LATHE_VERSION, MatmulPlans::library(), LATHE_BUILD, name(CpuTarget::v3), name(CpuTarget::v4), processor(), backends(),
+      LATHE_LIBRARIES, UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR, UTF8PROC_VERSION_PATCH);
 }
 
 }  // namespace lathe
