@@ -25,14 +25,12 @@ struct RunningOptions {
   std::string instruction_set = "auto";
 };
 
-struct FinetuneOptions {
-  std::filesystem::path model, train, output;
-  std::optional<std::string> dev;  ///< a file or a share
-  std::optional<std::filesystem::path> test;
+/// What every command that trains has.
+struct TrainingOptions {
+  std::filesystem::path output;
+  std::optional<std::string> dev;               ///< a file or a share
   std::optional<std::filesystem::path> config;  ///< the file whose settings are in here already
-  ReadingOptions reading;
   RunningOptions running;
-  std::optional<std::string> positive_label;
   double epochs = 3.0;
   std::int64_t max_steps = 0;
   double learning_rate = 5e-5;
@@ -41,10 +39,17 @@ struct FinetuneOptions {
   double max_grad_norm = 1.0;
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
-  bool new_head = false;
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;
+};
+
+struct FinetuneOptions : TrainingOptions {
+  std::filesystem::path model, train;
+  std::optional<std::filesystem::path> test;
+  ReadingOptions reading;
+  std::optional<std::string> positive_label;
+  bool new_head = false;
 };
 
 struct EvaluateOptions {

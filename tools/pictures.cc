@@ -1,6 +1,7 @@
 #include "tools/pictures.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "lathe/runtime/atomic_file.h"
 #include "lathe/training/page_text.h"

@@ -1,6 +1,7 @@
 #include "tools/run_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -46,8 +47,12 @@ std::string toml_key(const std::string& key) {
 }
 
 std::string toml_value(const RunValue& value) {
-  const auto* text = std::get_if<std::string>(&value);
-  return text != nullptr ? basic_string(*text) : to_text(value);
+  if (const auto* text = std::get_if<std::string>(&value)) return basic_string(*text);
+  const auto* list = std::get_if<std::vector<std::string>>(&value);
+  if (list == nullptr) return to_text(value);
+  std::string texts;
+  for (const std::string& text : *list) texts += (texts.empty() ? "" : ", ") + basic_string(text);
+  return "[" + texts + "]";
 }
 
 [[noreturn]] void refuse(const std::filesystem::path& path, const toml::source_region& where, std::string_view message) {
@@ -60,6 +65,12 @@ RunValue value_of(const std::filesystem::path& path, const toml::key& key, const
   if (const auto* whole = node.as_integer()) return whole->get();
   if (const auto* real = node.as_floating_point()) return real->get();
   if (const auto* truth = node.as_boolean()) return truth->get();
+  const auto* list = node.as_array();
+  if (list != nullptr && list->is_homogeneous(toml::node_type::string)) {
+    std::vector<std::string> texts;
+    for (const toml::node& text : *list) texts.push_back(text.as_string()->get());
+    return texts;
+  }
   const std::string_view kind = node.is_array() ? "a list" : node.is_table() ? "a table" : "a date or time";
   refuse(path, key.source(),
          fmt::format("'{}' is {}; a setting is text, a number, true or false", utf8_prefix(key.str(), 40), kind));
@@ -114,14 +125,16 @@ std::string to_text(const RunValue& value) {
     }
     std::string operator()(bool x) const { return x ? "true" : "false"; }
     std::string operator()(const std::string& x) const { return x; }
+    std::string operator()(const std::vector<std::string>& x) const { return fmt::format("{}", fmt::join(x, " ")); }
   };
   return std::visit(Visitor{}, value);
 }
 
 void write_run_file(const std::filesystem::path& folder, const std::vector<RunSection>& sections) {
-  std::string text =
+  std::string text = fmt::format(
       "# The settings of this run of Lathe, all resolved, in the names of the command line.\n"
-      "# The same again: lathe finetune --config THIS_FILE --output NEW_FOLDER\n";
+      "# The same again: lathe {} --config THIS_FILE --output NEW_FOLDER\n",
+      sections.front().name);
   for (const RunSection& section : sections) {
     text += fmt::format("\n[{}]\n", section.name);
     for (const auto& [key, value] : section.values) text += fmt::format("{} = {}\n", toml_key(key), toml_value(value));

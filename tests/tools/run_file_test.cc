@@ -46,6 +46,7 @@ TEST(RunFile, WhatIsWrittenIsReadAgain) {
       {"off", false},
       {"empty", std::string()},
       {"odd", std::string("tab\t quote\" slash\\ line\n \x01 \x7F \xC3\xA9")},
+      {"files", std::vector<std::string>{"a b.txt", "c\".txt"}},
       {"a key with \"quotes\", dots.and = signs", std::string("x")}};
   write_run_file(folder.path(), {{.name = "finetune", .values = values}});
   const auto settings = read_run_file(folder / "run.toml");
@@ -67,10 +68,13 @@ TEST(RunFile, NumbersAreAsTheCommandLineWritesThem) {
   EXPECT_EQ(to_text(5e-5), "5e-05");
   EXPECT_EQ(to_text(std::int64_t{3}), "3");
   EXPECT_EQ(to_text(true), "true");
+  EXPECT_EQ(to_text(std::vector<std::string>{"a.txt", "b.txt"}), "a.txt b.txt");
 }
 
 TEST(RunFile, WhatIsNoSettingIsRefusedWithItsLine) {
   EXPECT_EQ(refusal("a = 1\nb = [1, 2]\n"), "run.toml, line 2: 'b' is a list; a setting is text, a number, true or false");
+  EXPECT_EQ(refusal("b = [\"a\", 2]\n"), "run.toml, line 1: 'b' is a list; a setting is text, a number, true or false");
+  EXPECT_EQ(refusal("b = []\n"), "run.toml, line 1: 'b' is a list; a setting is text, a number, true or false");
   EXPECT_EQ(refusal("a = 2020-01-01\n"), "run.toml, line 1: 'a' is a date or time; a setting is text, a number, true or false");
   EXPECT_EQ(refusal("[finetune]\n[finetune.more]\na = 1\n"),
             "run.toml, line 2: 'more' is a table; a setting is text, a number, true or false");

@@ -21,7 +21,7 @@ constexpr std::array<std::string_view, 4> kOfTheCall = {"config", "dry-run", "he
 constexpr std::array<std::string_view, 2> kForReaders = {"chosen", "inputs"};
 
 std::string_view kind_of(const RunValue& value) {
-  constexpr std::array<std::string_view, 4> kKinds = {"an integer", "a number", "true or false", "text"};
+  constexpr std::array<std::string_view, 5> kKinds = {"an integer", "a number", "true or false", "text", "a list of texts"};
   return kKinds.at(value.index());
 }
 
@@ -41,6 +41,7 @@ std::string_view name_of(ValueKind kind) {
 
 bool fits(ValueKind kind, const RunValue& value) {
   const bool text = std::holds_alternative<std::string>(value);
+  if (std::holds_alternative<std::vector<std::string>>(value)) return false;
   const bool truth = std::holds_alternative<bool>(value);
   switch (kind) {
     case ValueKind::flag:
@@ -108,7 +109,9 @@ class ConfigFile {
     const auto same = [&](const RunSetting& other) { return &other != &setting && is_ours(other) && other.key == setting.key; };
     if (std::ranges::any_of(settings_, same)) refuse(setting, fmt::format("'{}' is there twice", setting.key));
     CLI::Option* option = command_.get_option("--" + setting.key);
-    if (!fits(description.kind, setting.value)) {
+    const auto* list = std::get_if<std::vector<std::string>>(&setting.value);
+    const bool takes_list = option->get_items_expected_max() > 1;
+    if (list != nullptr ? !takes_list : !fits(description.kind, setting.value)) {
       refuse(setting, fmt::format("'{}' is {}; it must be {}", setting.key, kind_of(setting.value), name_of(description.kind)));
     }
     if (setting.key == "output") return;
@@ -121,7 +124,11 @@ class ConfigFile {
     if (option->count() > 0) return;
     given_here_.push_back(option);
     try {
-      option->add_result(to_text(setting.value));
+      if (list != nullptr) {
+        option->add_result(*list);
+      } else {
+        option->add_result(to_text(setting.value));
+      }
       option->run_callback();
     } catch (const CLI::ParseError& failure) {
       refuse(setting, failure.what());

@@ -118,6 +118,10 @@ void add_running(CLI::App& command, RunningOptions& options, Defaults defaults) 
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("TEXTS")
       ->group(kRunning);
+  add_device(command, options);
+}
+
+void add_device(CLI::App& command, RunningOptions& options) {
   command.add_option("--device", options.device, device_text())
       ->check(device_check())
       ->type_name("DEVICE")
@@ -136,6 +140,66 @@ void add_running(CLI::App& command, RunningOptions& options, Defaults defaults) 
       ->type_name("SET")
       ->capture_default_str()
       ->group(kRunning);
+}
+
+void add_run(CLI::App& command, TrainingOptions& options) {
+  command
+      .add_option(
+          "--config", options.config,
+          "settings in TOML, by the names of these options, as an earlier run's run.toml has them; options given here win "
+          "(default: none)")
+      ->type_name("FILE");
+  command.add_flag("--dry-run", options.dry_run,
+                   "read everything, take a few steps on a copy, print parameters, memory, steps and "
+                   "time, and write nothing");
+  command.add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
+  command.add_flag("--allow-non-finite", options.allow_non_finite, "train also where weights of --model are NaN or infinite");
+}
+
+void add_training(CLI::App& command, TrainingOptions& options, const char* seeds) {
+  CLI::Option* epochs = command.add_option("--epochs", options.epochs, "passes over the data; fractions are allowed")
+                            ->check(above_zero())
+                            ->type_name("EPOCHS")
+                            ->capture_default_str()
+                            ->group(kTraining);
+  command.add_option("--max-steps", options.max_steps, "steps to train, instead of --epochs (default: as --epochs says)")
+      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
+      ->type_name("STEPS")
+      ->excludes(epochs)
+      ->group(kTraining);
+  command.add_option("--lr", options.learning_rate, "peak learning rate")
+      ->check(zero_or_more())
+      ->type_name("RATE")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
+      .add_option("--warmup", options.warmup,
+                  "rising learning rate at the start, which then falls to 0: a number with a point is a share of all steps, an "
+                  "integer is "
+                  "steps")
+      ->type_name("SHARE|STEPS")
+      ->capture_default_str()
+      ->group(kTraining);
+  command.add_option("--weight-decay", options.weight_decay, "of AdamW; biases and LayerNorm are not decayed")
+      ->check(zero_or_more())
+      ->type_name("RATE")
+      ->capture_default_str()
+      ->group(kTraining);
+  command.add_option("--max-grad-norm", options.max_grad_norm, "gradients are scaled down to this norm; 0: never")
+      ->check(zero_or_more())
+      ->type_name("NORM")
+      ->capture_default_str()
+      ->group(kTraining);
+  command.add_option("--seed", options.seed, seeds)
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{std::numeric_limits<std::uint32_t>::max()}))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(kTraining);
+  command.add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
+      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
+      ->type_name("STEPS")
+      ->capture_default_str()
+      ->group(kTraining);
 }
 
 void add_finetune(CLI::App& app, FinetuneOptions& options) {
@@ -163,60 +227,8 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
           "the last epoch is kept)")
       ->type_name("FILE|SHARE");
   command->add_option("--test", options.test, "data to evaluate at the end (default: none)")->type_name("FILE");
-  command
-      ->add_option(
-          "--config", options.config,
-          "settings in TOML, by the names of these options, as an earlier run's run.toml has them; options given here win "
-          "(default: none)")
-      ->type_name("FILE");
-  command->add_flag("--dry-run", options.dry_run,
-                    "read everything, take a few steps on a copy, print parameters, memory, steps and "
-                    "time, and write nothing");
-  command->add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
-  command->add_flag("--allow-non-finite", options.allow_non_finite, "train also where weights of --model are NaN or infinite");
-  CLI::Option* epochs = command->add_option("--epochs", options.epochs, "passes over the data; fractions are allowed")
-                            ->check(above_zero())
-                            ->type_name("EPOCHS")
-                            ->capture_default_str()
-                            ->group(kTraining);
-  command->add_option("--max-steps", options.max_steps, "steps to train, instead of --epochs (default: as --epochs says)")
-      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
-      ->type_name("STEPS")
-      ->excludes(epochs)
-      ->group(kTraining);
-  command->add_option("--lr", options.learning_rate, "peak learning rate")
-      ->check(zero_or_more())
-      ->type_name("RATE")
-      ->capture_default_str()
-      ->group(kTraining);
-  command
-      ->add_option("--warmup", options.warmup,
-                   "rising learning rate at the start, which then falls to 0: a number with a point is a share of all steps, an "
-                   "integer is "
-                   "steps")
-      ->type_name("SHARE|STEPS")
-      ->capture_default_str()
-      ->group(kTraining);
-  command->add_option("--weight-decay", options.weight_decay, "of AdamW; biases and LayerNorm are not decayed")
-      ->check(zero_or_more())
-      ->type_name("RATE")
-      ->capture_default_str()
-      ->group(kTraining);
-  command->add_option("--max-grad-norm", options.max_grad_norm, "gradients are scaled down to this norm; 0: never")
-      ->check(zero_or_more())
-      ->type_name("NORM")
-      ->capture_default_str()
-      ->group(kTraining);
-  command->add_option("--seed", options.seed, "of shuffling, dropout, new weights and --dev's split")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{std::numeric_limits<std::uint32_t>::max()}))
-      ->type_name("N")
-      ->capture_default_str()
-      ->group(kTraining);
-  command->add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
-      ->check(CLI::Range(std::int64_t{1}, kMostSteps))
-      ->type_name("STEPS")
-      ->capture_default_str()
-      ->group(kTraining);
+  add_run(*command, options);
+  add_training(*command, options, "of shuffling, dropout, new weights and --dev's split");
   command->add_option("--positive-label", options.positive_label, std::string(kPositive) + " (default: the class with id 1)")
       ->type_name("LABEL")
       ->group(kTraining);

@@ -17,6 +17,12 @@ enum class Defaults { lathe, run };
 void add_reading(CLI::App& command, ReadingOptions& options, Defaults defaults);
 /// On what, in which pieces.
 void add_running(CLI::App& command, RunningOptions& options, Defaults defaults);
+/// On what.
+void add_device(CLI::App& command, RunningOptions& options);
+/// How a run is begun: from a file's settings, for a look, in place of another.
+void add_run(CLI::App& command, TrainingOptions& options);
+/// How long and how fast a run trains; `seeds` says what --seed is of.
+void add_training(CLI::App& command, TrainingOptions& options, const char* seeds);
 
 void add_finetune(CLI::App& app, FinetuneOptions& options);
 void add_evaluate(CLI::App& app, EvaluateOptions& options);

@@ -1,0 +1,94 @@
+#include "tools/training_setup.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "lathe/runtime/error.h"
+#include "tools/standard_streams.h"
+#include "tools/terminal.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// --warmup: an integer is steps, a number with a point a share.
+void parse_warmup(const std::string& text, TrainingSettings& settings) {
+  const char* const last = text.data() + text.size();
+  if (text.find('.') == std::string::npos) {
+    const auto [end, failure] = std::from_chars(text.data(), last, settings.warmup_steps);
+    if (failure != std::errc() || end != last || settings.warmup_steps < 0)
+      throw UsageError(fmt::format("--warmup {}: not a number of steps", text));
+    settings.warmup_share.reset();
+    return;
+  }
+  double share = 0.0;
+  const auto [end, failure] = std::from_chars(text.data(), last, share);
+  if (failure != std::errc() || end != last || !(share >= 0.0 && share <= 1.0))
+    throw UsageError(fmt::format("--warmup {}: a share lies between 0.0 and 1.0", text));
+  settings.warmup_share = share;
+}
+
+}  // namespace
+
+DevSplit parse_dev(const std::optional<std::string>& dev) {
+  if (!dev) return {};
+  double share = 0.0;
+  const auto [end, failure] = std::from_chars(dev->data(), dev->data() + dev->size(), share);
+  const bool number = failure == std::errc() && end == dev->data() + dev->size();
+  if (!number) return {.share = std::nullopt, .file = *dev};
+  if (!(share > 0.0 && share < 1.0))
+    throw UsageError(fmt::format("--dev {}: a share of the training data lies between 0 and 1", *dev));
+  return {.share = share, .file = std::nullopt};
+}
+
+TrainingSettings training_settings(const TrainingOptions& options) {
+  TrainingSettings settings;
+  settings.epochs = options.epochs;
+  settings.max_steps = options.max_steps;
+  settings.learning_rate = options.learning_rate;
+  settings.optimizer.weight_decay = options.weight_decay;
+  settings.optimizer.max_norm = options.max_grad_norm;
+  settings.seed = options.seed;
+  settings.log_steps = options.log_steps;
+  parse_warmup(options.warmup, settings);
+  return settings;
+}
+
+void check_readable_twice(std::string_view command, std::span<const fs::path> inputs) {
+  for (const fs::path& input : inputs) {
+    std::error_code failure;
+    const fs::file_status status = fs::status(input, failure);
+    if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status))
+      throw FileError(input, fmt::format("is a pipe or a device; {} reads its data twice: write it to a file", command));
+  }
+}
+
+void check_finite(const LoadReport& report, const fs::path& model, const TrainingOptions& options) {
+  const auto& tensors = report.non_finite;
+  if (tensors.empty()) return;
+  if (!options.allow_non_finite) {
+    throw NonFiniteError(fmt::format("{}: {}; get it again, or train as it is with --allow-non-finite",
+                                     shortened((model / "model.safetensors").string(), 50), describe(tensors)));
+  }
+  print_warning(printable(describe(tensors)));
+}
+
+void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes,
+                    const std::optional<std::int64_t>& peak_gpu_memory_bytes) {
+  const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  const std::string gpu =
+      peak_gpu_memory_bytes ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*peak_gpu_memory_bytes)) : "";
+  write_message(fmt::format("trained {} steps in {:.1f} s, {:.0f} tokens/s, {}{:.2f} GB at most\n", result.steps, result.seconds,
+                            result.seconds > 0.0 ? static_cast<double>(result.tokens) / result.seconds : 0.0, gpu,
+                            gigabytes(peak_memory_bytes)));
+}
+
+void print_interruption(const TrainingResult& result, const fs::path& output) {
+  const bool kept = fs::exists(output / "model.safetensors");
+  write_message(fmt::format("interrupted after step {}; {}\n", result.steps,
+                            kept ? "the model saved before is in place" : "no model was saved yet"));
+}
+
+}  // namespace lathe

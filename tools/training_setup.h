@@ -1,0 +1,38 @@
+#pragma once
+// From options to a training run, and what is said at its end: the same for every command that trains.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lathe/training/model_weights.h"
+#include "lathe/training/training_loop.h"
+#include "tools/options.h"
+
+namespace lathe {
+
+/// --dev: a share of the training data, or a file. A number is a share; a file of that name is "./0.1".
+struct DevSplit {
+  std::optional<double> share;
+  std::optional<std::filesystem::path> file;
+};
+/// Throws UsageError for a share that isn't between 0 and 1.
+DevSplit parse_dev(const std::optional<std::string>& dev);
+
+/// The settings that `options` ask for. Throws UsageError for --warmup.
+TrainingSettings training_settings(const TrainingOptions& options);
+
+/// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
+void check_readable_twice(std::string_view command, std::span<const std::filesystem::path> inputs);
+
+/// Refuses weights of `model` that aren't numbers, unless they are allowed.
+void check_finite(const LoadReport& report, const std::filesystem::path& model, const TrainingOptions& options);
+
+/// Memory is this process's and, where a GPU computed, what tensors had of the GPU's.
+void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes,
+                    const std::optional<std::int64_t>& peak_gpu_memory_bytes = std::nullopt);
+void print_interruption(const TrainingResult& result, const std::filesystem::path& output);
+
+}  // namespace lathe
