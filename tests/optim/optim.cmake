@@ -1,1 +1,5 @@
-lathe_test(optim SOURCES optim/optim_test.cc LINKS lathe::optim)
+set(cuda_tests)
+if(LATHE_CUDA_BACKEND)
+  set(cuda_tests optim/cuda_adamw_test.cc)
+endif()
+lathe_test(optim CUDA SOURCES optim/optim_test.cc ${cuda_tests} LINKS lathe::optim)

@@ -28,8 +28,8 @@ TEST(CudaDevice, TensorsGoThereAndComeBack) {
   EXPECT_EQ(device->kind(), DeviceKind::cuda);
   EXPECT_THROW(device->cpu_stream(), LogicError);
   // More than all slots of the ring together, and not a multiple of one.
-  const std::vector<std::int32_t> values = counted(1'500'007);
-  const Tensor tensor = Tensor::from<std::int32_t>(device, values, Shape{1'500'007});
+  const std::vector<std::int32_t> values = counted(2'500'007);
+  const Tensor tensor = Tensor::from<std::int32_t>(device, values, Shape{2'500'007});
   std::vector<std::int32_t> back(values.size());
   tensor.copy_to<std::int32_t>(back);
   EXPECT_EQ(back, values);
@@ -48,6 +48,30 @@ TEST(CudaDevice, AnUploadsSourceMayChangeAtOnce) {
   std::vector<std::int32_t> back(values.size());
   tensor.copy_to<std::int32_t>(back);
   EXPECT_EQ(back, expected);
+}
+
+TEST(CudaDevice, WhatIsStagedGoesWhereItWasMeantFor) {
+  const DeviceRef device = Device::cuda({});
+  // More often than the ring has slots, and once more than a slot holds.
+  for (const std::int64_t count : {5, 700'000, 3, 1, 2, 4, 8, 16, 32, 700'000, 9}) {
+    const Tensor tensor = Tensor::empty(device, DType::i32, Shape{count});
+    const std::vector<std::int32_t> expected = counted(count);
+    auto* const to = reinterpret_cast<std::byte*>(tensor.data<std::int32_t>());
+    const std::span<std::byte> staged = device->stage(to, tensor.bytes());
+    ASSERT_EQ(std::ssize(staged), tensor.bytes());
+    std::ranges::copy(std::as_bytes(std::span(expected)), staged.begin());
+    device->send(to, staged);
+    std::vector<std::int32_t> back(expected.size());
+    tensor.copy_to<std::int32_t>(back);
+    EXPECT_EQ(back, expected);
+  }
+}
+
+TEST(CudaDevice, SaysWhetherItCanBeHad) {
+  EXPECT_FALSE(Device::why_no_cuda({}).has_value());
+  EXPECT_NE(Device::why_no_cuda({.index = 99, .limit_bytes = 0})->find("GPU 99 was asked for"), std::string::npos);
+  EXPECT_NE(cuda_backend(), CudaBackend::none);
+  EXPECT_FALSE(Device::cuda({})->matrix_products().empty());
 }
 
 TEST(CudaDevice, TheSameSequenceGetsTheSameAddresses) {

@@ -73,6 +73,22 @@ TEST(Device, CountsMemoryAndSaysWhatIsMissing) {
   EXPECT_GE(device->memory().peak, 512 << 10);
 }
 
+TEST(Device, IsTheOnlyOneWithoutACudaBackend) {
+  if (cuda_backend() != CudaBackend::none) GTEST_SKIP() << "this build has one";
+  EXPECT_EQ(Device::why_no_cuda({}), "this build has no CUDA backend");
+  EXPECT_THROW(Device::cuda({}), UsageError);
+}
+
+TEST(Device, StagesInItsOwnMemoryOnTheCpu) {
+  const DeviceRef device = small_device();
+  const Storage block = device->allocate(64);
+  const std::span<std::byte> staged = device->stage(block.data(), 64);
+  EXPECT_EQ(staged.data(), block.data());
+  staged[63] = std::byte{9};
+  device->send(block.data(), staged);
+  EXPECT_EQ(block.data()[63], std::byte{9});
+}
+
 TEST(Device, OutlivesItsNameThroughItsBlocks) {
   DeviceRef device = small_device();
   const Storage block = device->allocate(64);

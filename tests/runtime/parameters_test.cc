@@ -39,6 +39,20 @@ TEST(Parameters, LieInReverseOrderAtBlockBoundaries) {
   EXPECT_NE(first.value.data<float>()[1499], drawn);
 }
 
+TEST(Parameters, AreSetAndGotInFp32) {
+  const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 22});
+  ParameterSet set;
+  const Parameter& p = set.add({.name = "p", .shape = {3}, .decay = Decay::yes, .initial = Initial::zeros, .file_names = {}});
+  const ParameterArena arena(device, DType::f32, set);
+  EXPECT_EQ(p.master.id(), p.value.id());
+  const std::vector<float> values = {1.0F, 0.1F, -3.0F};
+  set_values(p, values);
+  std::vector<float> back(3);
+  get_values(p, back);
+  EXPECT_EQ(back, values);
+  EXPECT_EQ(p.value.data<float>()[1], 0.1F);
+}
+
 TEST(Parameters, NeedNoGradientsToInfer) {
   const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 22});
   ParameterSet set;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <vector>
 
 #include "lathe/runtime/error.h"
 
@@ -56,6 +57,31 @@ TEST_F(TensorTest, ReshapesKeepIdentityAndViewsDoNot) {
 TEST_F(TensorTest, FunctionsRefuseIntegers) {
   const Tensor ids = Tensor::zeros(device_, DType::i32, Shape{3});
   EXPECT_THROW(on(ids, []<class T>(auto) {}), LogicError);
+}
+
+TEST_F(TensorTest, LiesWithinAPieceOfMemory) {
+  const Storage memory = device_->allocate(64);
+  const Tensor numbers = Tensor::within(memory, 8, DType::f32, Shape{3});
+  const Tensor others = Tensor::within(memory, 24, DType::f64, Shape{5});
+  EXPECT_EQ(reinterpret_cast<std::byte*>(numbers.data<float>()), memory.data() + 8);
+  EXPECT_NE(numbers.id(), others.id());
+  EXPECT_FALSE(numbers.overlaps(others));
+  EXPECT_TRUE(numbers.overlaps(Tensor::within(memory, 16, DType::f32, Shape{1})));
+  EXPECT_THROW(Tensor::within(memory, 24, DType::f64, Shape{6}), LogicError) << "too large";
+  EXPECT_THROW(Tensor::within(memory, 4, DType::f64, Shape{1}), LogicError) << "between two elements";
+  EXPECT_THROW(Tensor::within(memory, -8, DType::f64, Shape{1}), LogicError);
+}
+
+TEST_F(TensorTest, ComesToTheHostInFp32) {
+  const std::vector<Bf16> short_values = {Bf16(1.5F), Bf16(-0.1F)};
+  std::vector<float> floats(2);
+  Tensor::from<Bf16>(device_, short_values, Shape{2}).copy_to_floats(floats);
+  EXPECT_EQ(floats[0], 1.5F);
+  EXPECT_EQ(floats[1], static_cast<float>(Bf16(-0.1F)));
+  const std::vector<float> values = {0.1F, 7.0F};
+  Tensor::from<float>(device_, values, Shape{2}).copy_to_floats(floats);
+  EXPECT_EQ(floats, values);
+  EXPECT_THROW(Tensor::zeros(device_, DType::f64, Shape{2}).copy_to_floats(floats), LogicError);
 }
 
 }  // namespace

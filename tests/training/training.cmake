@@ -1,5 +1,9 @@
-lathe_test(training
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc
+set(cuda_tests)
+if(LATHE_CUDA_BACKEND)
+  set(cuda_tests training/cuda_loop_test.cc)
+endif()
+lathe_test(training CUDA
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc ${cuda_tests}
   LINKS lathe::training nlohmann_json::nlohmann_json)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
