@@ -100,7 +100,8 @@ TEST_F(BadInputTest, OptionsThatMakeNoSense) {
   expect_refused(finetune({"--batch-size", "0"}), {"--batch-size"});
   expect_refused(finetune({"--warmup", "1.5"}), {"--warmup"});
   expect_refused(finetune({"--dev", "2.0"}), {"--dev"});
-  expect_refused(finetune({"--device", "cuda"}), {"cuda"});
+  expect_refused(finetune({"--device", "gpu"}), {"--device", "gpu", "auto, cpu, cuda"});
+  expect_refused(finetune({"--precision", "fp16"}), {"--precision", "fp16"});
   expect_refused(finetune({"--max-length", "100"}), {"--max-length", "64"});
   expect_refused(finetune({"--format", "xml"}), {"xml"});
   for (const char* option : {"--epochs", "--lr", "--weight-decay", "--max-grad-norm"}) {

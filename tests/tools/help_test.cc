@@ -209,7 +209,9 @@ TEST_F(HelpTest, VersionTellsBuildProcessorAndLibraries) {
   EXPECT_TRUE(
       std::regex_match(lines[2], std::regex(R"(instruction sets: x86-64-v3 \(AVX2\), x86-64-v4 \(AVX-512\); this processor .*)")))
       << lines[2];
-  EXPECT_EQ(lines[3], "backends: cpu");
+  EXPECT_TRUE(lines[3] == "backends: cpu" || lines[3] == "backends: cpu, cuda" ||
+              lines[3] == "backends: cpu, cuda emulated on the cpu")
+      << lines[3];
   for (const char* library : {"CLI11", "Eigen", "fmt", "nlohmann-json", "OpenMP", "toml\\+\\+", "utf8proc"})
     EXPECT_TRUE(std::regex_search(lines[4], std::regex(std::string(library) + R"( \d+\.\d+)"))) << library << " in " << lines[4];
 }

@@ -1,4 +1,4 @@
-lathe_test(command SOURCES tools/bad_input_test.cc tools/bench_test.cc tools/command_test.cc tools/look_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+lathe_test(command SOURCES tools/bad_input_test.cc tools/bench_test.cc tools/command_test.cc tools/device_test.cc tools/look_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
 lathe_test(command_line
   SOURCES tools/help_test.cc tools/options_test.cc tools/replay_test.cc tools/terminal_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json util)
@@ -15,6 +15,10 @@ if(LATHE_SANITIZE MATCHES "address|thread")  # either takes more addresses than 
 endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 set(command_tests command command_line faults)
+if(LATHE_CUDA STREQUAL "EMULATED")
+  lathe_test(emulated_command SOURCES tools/emulated_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+  list(APPEND command_tests emulated_command)
+endif()
 if(NOT LATHE_SANITIZE)  # the browser is what is tested here; the pages are made under the sanitizers by others
   lathe_test(browser SOURCES tools/browser_test.cc LINKS lathe::training)
   target_compile_definitions(test_browser PRIVATE LATHE_PYTHON="${LATHE_PYTHON}" LATHE_SOURCE="${PROJECT_SOURCE_DIR}")

@@ -18,15 +18,15 @@ inline std::vector<std::string> tiny_vocabulary() {
 }
 
 /// Writes the folder; `layers` and `hidden` decide how large the model is.
-inline void write_tiny_model(const std::filesystem::path& folder, int layers = 2, int hidden = 32) {
+inline void write_tiny_model(const std::filesystem::path& folder, int layers = 2, int hidden = 32, int heads = 4) {
   std::filesystem::create_directories(folder);
   std::ofstream vocabulary(folder / "vocab.txt", std::ios::binary);
   for (const std::string& token : tiny_vocabulary()) vocabulary << token << '\n';
   vocabulary.close();
   std::ofstream(folder / "config.json")
       << R"({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": )" << tiny_vocabulary().size()
-      << R"(, "hidden_size": )" << hidden << R"(, "num_hidden_layers": )" << layers
-      << R"(, "num_attention_heads": 4, "intermediate_size": )" << 2 * hidden
+      << R"(, "hidden_size": )" << hidden << R"(, "num_hidden_layers": )" << layers << R"(, "num_attention_heads": )" << heads
+      << R"(, "intermediate_size": )" << 2 * hidden
       << R"(, "hidden_act": "gelu", "max_position_embeddings": 64, "type_vocab_size": 2, "layer_norm_eps": 1e-12,)"
       << R"( "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02, "pad_token_id": 0})";
   const BertConfig config = BertConfig::load(folder / "config.json");

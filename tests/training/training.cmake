@@ -1,10 +1,11 @@
-set(cuda_tests)
-if(LATHE_CUDA_BACKEND)
-  set(cuda_tests training/cuda_loop_test.cc)
-endif()
-lathe_test(training CUDA
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc ${cuda_tests}
+lathe_test(training
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json)
+if(LATHE_CUDA_BACKEND)
+  lathe_test(cuda_training CUDA
+    SOURCES training/cuda_finetune_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc
+    LINKS lathe::training)
+endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc
