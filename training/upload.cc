@@ -25,7 +25,10 @@ Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, co
               .segment_row = copy(packed.segment_row),
               .tile_sequence = copy(packed.tile_sequence),
               .tile_first = copy(packed.tile_first),
+              .key_tile_sequence = copy(packed.key_tile_sequence),
+              .key_tile_first = copy(packed.key_tile_first),
               .tile_rows = kAttentionTileRows,
+              .key_tile_rows = packed.key_tile_rows,
               .max_length = packed.max_length,
               .random_key = {},
               .loss_scale = {}};
