@@ -18,6 +18,8 @@ template <class T, int kRows, int kColumns, Swizzle kSwizzle>
 struct SharedTile {
   static constexpr int kPanelBytes =
       kSwizzle == Swizzle::none ? kColumns * static_cast<int>(sizeof(T)) : (kSwizzle == Swizzle::bytes_64 ? 64 : 128);
+  static constexpr int kTileRows = kRows;
+  static constexpr int kTileColumns = kColumns;
   static constexpr int kPanelColumns = kPanelBytes / static_cast<int>(sizeof(T));
   static constexpr std::size_t kBytes = sizeof(T) * kRows * kColumns;
   static_assert(kColumns % kPanelColumns == 0);
@@ -25,6 +27,10 @@ struct SharedTile {
 
   T* data;
 
+  /// The element so many bytes from the beginning.
+  __device__ __forceinline__ T* at_offset(int bytes) const {
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(data) + bytes);
+  }
   /// The place of an element in bytes from the beginning. Eight elements of two bytes, from a column that is a multiple of eight on, lie
   /// together.
   static constexpr __host__ __device__ int offset(int row, int column) {
@@ -35,8 +41,15 @@ struct SharedTile {
     if constexpr (kSwizzle == Swizzle::bytes_64) return plain ^ (plain >> 7 & 3) << 4;
     return plain;
   }
+  /// The offset `rows` rows and `columns` columns on from one in the first 16 columns: cheaper than a new one where both are constants.
+  /// `rows` is a multiple of 8 and `columns` of 16, so that of the swizzle nothing changes but by `columns`.
+  static constexpr __host__ __device__ int moved(int from, int rows, int columns) {
+    const int within = columns % kPanelColumns * static_cast<int>(sizeof(T));
+    const int at = kSwizzle == Swizzle::none ? from + within : from ^ within;
+    return at + (columns / kPanelColumns * kRows + rows) * kPanelBytes;
+  }
   __device__ __forceinline__ T* at(int row, int column) const {
-    return reinterpret_cast<T*>(reinterpret_cast<char*>(data) + offset(row, column));
+    return at_offset(offset(row, column));
   }
 };
 
