@@ -4,6 +4,7 @@
 
 #include "lathe/kernels/attention.h"
 #include "lathe/kernels/device/language.cuh"
+#include "lathe/kernels/device/warp.cuh"
 
 namespace lathe::device {
 
@@ -21,8 +22,9 @@ class ProbabilityDropout {
   __device__ __forceinline__ ProbabilityDropout(const AttentionDropout& dropout, int sequence, std::uint32_t head)
       : threshold_(dropout.threshold << 16U) {
     if (dropout.threshold == 0) return;
-    key_ = {.seed = dropout.key->seed, .step = dropout.key->step};
-    const std::uint64_t of_sample = std::uint64_t{kMultiplier0} * static_cast<std::uint32_t>(dropout.sample[sequence]);
+    // By way of the first lane, so that the compiler knows them to be the same for a warp: all that follows costs no register a thread.
+    key_ = {.seed = from_first_lane(dropout.key->seed), .step = from_first_lane(dropout.key->step)};
+    const std::uint64_t of_sample = std::uint64_t{kMultiplier0} * static_cast<std::uint32_t>(from_first_lane(dropout.sample[sequence]));
     const std::uint64_t of_head = std::uint64_t{kMultiplier1} * head;
     sample_low_ = low(of_sample);
     sample_high_ = high(of_sample) ^ key_.step;
@@ -43,7 +45,8 @@ class ProbabilityDropout {
 
   /// words[r]: those of the call for queries[r] and `block`. Several calls at once share the rounds' keys, and hide each other's latency.
   template <int kCount>
-  __device__ __forceinline__ void draw(std::uint32_t (&words)[kCount][4], const Query (&queries)[kCount], std::uint32_t block) const {
+  __device__ __forceinline__ void draw(std::uint32_t (&words)[kCount][4], const Query (&queries)[kCount],
+                                       std::uint32_t block) const {
     const std::uint64_t p1 = std::uint64_t{kMultiplier1} * (sample_high_ ^ block);
     const std::uint64_t p0 = std::uint64_t{kMultiplier0} * (high(p1) ^ head_low_ ^ (key_.seed + kWeyl0));
 #pragma unroll
@@ -90,7 +93,9 @@ class ProbabilityDropout {
   static constexpr std::uint32_t kWeyl0 = 0x9E3779B9U, kWeyl1 = 0xBB67AE85U;
 
   static __device__ __forceinline__ std::uint32_t low(std::uint64_t product) { return static_cast<std::uint32_t>(product); }
-  static __device__ __forceinline__ std::uint32_t high(std::uint64_t product) { return static_cast<std::uint32_t>(product >> 32U); }
+  static __device__ __forceinline__ std::uint32_t high(std::uint64_t product) {
+    return static_cast<std::uint32_t>(product >> 32U);
+  }
 
   RandomKey key_{};
   std::uint32_t threshold_;

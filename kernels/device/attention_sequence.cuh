@@ -8,15 +8,15 @@
 
 namespace lathe::device {
 
-/// A sequence's rows of q and of k.
+/// A sequence's rows of q and of k. Known to be the same for a warp, so that they cost no register a thread; all lanes ask.
 struct SequenceRows {
   std::int32_t first_query, queries;
   std::int32_t first_key, keys;
 };
 __device__ __forceinline__ SequenceRows sequence_rows(const std::int32_t* cu_q, const std::int32_t* cu_k, int sequence) {
-  const std::int32_t first_query = cu_q[sequence];
-  const std::int32_t first_key = cu_k[sequence];
-  return {first_query, cu_q[sequence + 1] - first_query, first_key, cu_k[sequence + 1] - first_key};
+  const std::int32_t first_query = from_first_lane(cu_q[sequence]);
+  const std::int32_t first_key = from_first_lane(cu_k[sequence]);
+  return {first_query, from_first_lane(cu_q[sequence + 1]) - first_query, first_key, from_first_lane(cu_k[sequence + 1]) - first_key};
 }
 
 /// How many of the sequence's keys, from its first on, a query sees.
