@@ -131,6 +131,8 @@ inline constexpr std::int64_t kMaxHeadSize = 256;
 template <class T>
 void attention_forward(CpuStream stream, const AttentionForward<T>& args);
 template <class T>
+void attention_forward(CudaStream stream, const AttentionForward<T>& args);
+template <class T>
 void attention_backward(CpuStream stream, const AttentionBackward<T>& args);
 template <class T>
 void attention_backward(CudaStream stream, const AttentionBackward<T>& args);
