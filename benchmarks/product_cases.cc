@@ -136,7 +136,7 @@ void attention(const Sizes& s, std::vector<Case>& list) {
                            values(std::vector<T>(static_cast<std::size_t>(s.tokens * s.heads()), T{20}))),
                     matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
                     array("cu_seqlens", Extent::vector, batch.cu_seqlens),
-                    scratch(attention_backward_workspace<T>(s.tokens, s.heads()))},
+                    scratch(attention_backward_workspace<T>(s.tokens, s.heads(), 64, kAttentionPartKeys, 1))},
        // Five products.
        .operations = 10 * scores(batch) * s.channels,
        .bind = [s, sequences](Device& device, const Addresses& at) -> Call {
@@ -163,6 +163,8 @@ void attention(const Sizes& s, std::vector<Case>& list) {
                                          .cu_q = forward.cu_q,
                                          .cu_k = forward.cu_k,
                                          .query_tiles = {},
+                                         .key_tiles = {},
+                                         .splits = 1,
                                          .dropout = {},
                                          .mask = forward.mask,
                                          .scale = forward.scale,

@@ -3,6 +3,7 @@
 // softmax, the log-sum-exp saved, no S x S matrix in memory.
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "lathe/kernels/philox.h"
 #include "lathe/kernels/stream.h"
@@ -24,9 +25,9 @@ struct AttentionDropout {
   std::uint32_t threshold = 0;
 };
 
-/// Query tiles that the loader cuts sequences into: tile i is rows first[i] .. first[i] + rows of sequence[i] (-1: an empty
-/// tile). The list's length is a function of the bucket alone: T / rows + B. CUDA launches one block a tile and head; the CPU cuts
-/// sequences itself, in tiles that suit its caches, and does not read the list.
+/// Tiles of queries, or of keys, that the loader cuts sequences into: tile i is rows first[i] .. first[i] + rows of sequence[i] (-1:
+/// an empty tile), those that exist. The list's length is a function of the bucket alone: T / rows + B. CUDA launches one block a tile
+/// and head; the CPU cuts sequences itself, in tiles that suit its caches, and does not read the list.
 struct AttentionTiles {
   const std::int32_t* sequence = nullptr;
   const std::int32_t* first = nullptr;
@@ -60,7 +61,11 @@ struct AttentionForward {
 ///   d_v = sum_t P d_out;  ds = p * (dP - delta);  d_q = scale * sum_j ds k;  d_k = scale * sum_t ds q.
 /// Each destination has its own use; d_q_stride etc. as above (the destinations may interleave as a merged d_qkv does). None may
 /// alias an input. Rows of sequences that are empty on the other side are written 0 (or added nothing). d_k and d_v sum in order
-/// of the query, d_q in order of the key: deterministic, whatever the number of threads.
+/// of the query, d_q in order of the key: deterministic, whatever the number of threads. On CUDA d_q's order is that of the key within
+/// a tile of keys, and of the tiles' sums then: a function of key_tiles.rows, not of when a block runs. bf16 products (head sizes 32,
+/// 64, 96, 128, rows that begin at multiples of 16 bytes) are those of the tensor cores, with p and ds rounded to bf16 in between.
+/// key_tiles: rows a multiple of 32 (attention_key_tile_rows() has the choice); tiles of all keys, and one of a sequence that has
+/// queries and no keys.
 template <class T>
 struct AttentionBackward {
   T* d_q;
@@ -80,6 +85,8 @@ struct AttentionBackward {
   const std::int32_t* cu_q;
   const std::int32_t* cu_k;
   AttentionTiles query_tiles;
+  AttentionTiles key_tiles;
+  std::int64_t splits;  ///< the most tiles of keys that a sequence has
   AttentionDropout dropout;
   AttentionMask mask;
   double scale;
@@ -87,10 +94,36 @@ struct AttentionBackward {
   std::int64_t queries, keys, sequences, heads, head_size;
 };
 
-/// Bytes of workspace: delta [NH, Tq].
+/// Keys of a tile that d_q is summed over at once. Of sequences no longer than that, d_q is written as it is computed.
+inline constexpr std::int64_t kAttentionPartKeys = 128;
+
+/// How many keys a tile of AttentionBackward::key_tiles should have where sequences have at most so many: so that none has more than 8
+/// tiles, of whose parts of d_q each is written and read once.
+constexpr std::int64_t attention_key_tile_rows(std::int64_t longest) {
+  const std::int64_t parts = (longest + 8 * kAttentionPartKeys - 1) / (8 * kAttentionPartKeys);
+  return (parts < 1 ? 1 : parts) * kAttentionPartKeys;
+}
+
+/// AttentionBackward::splits of sequences of at most so many keys.
+constexpr std::int64_t attention_splits(std::int64_t longest, std::int64_t key_tile_rows) {
+  return longest <= key_tile_rows ? 1 : (longest + key_tile_rows - 1) / key_tile_rows;
+}
+
+/// Bytes at the workspace's beginning: two statistics of each query and head [NH, Tq, 2].
 template <class T>
-constexpr std::int64_t attention_backward_workspace(std::int64_t queries, std::int64_t heads) {
-  return queries * heads * static_cast<std::int64_t>(sizeof(Accumulator<T>));
+constexpr std::int64_t attention_statistics_bytes(std::int64_t queries, std::int64_t heads) {
+  return (2 * queries * heads * static_cast<std::int64_t>(sizeof(Accumulator<T>)) + 63) / 64 * 64;
+}
+
+/// Bytes of workspace: the statistics, and, of bf16 where a sequence can have several tiles or a tile several parts, d_q's sums over
+/// tiles [splits, Tq, NH, HS] in fp32.
+template <class T>
+constexpr std::int64_t attention_backward_workspace(std::int64_t queries, std::int64_t heads, std::int64_t head_size,
+                                                    std::int64_t key_tile_rows, std::int64_t splits) {
+  std::int64_t bytes = attention_statistics_bytes<T>(queries, heads);
+  if (std::is_same_v<T, Bf16> && (splits > 1 || key_tile_rows > kAttentionPartKeys))
+    bytes += splits * queries * heads * head_size * static_cast<std::int64_t>(sizeof(float));
+  return bytes;
 }
 
 inline constexpr std::int64_t kMaxHeadSize = 256;
@@ -98,6 +131,10 @@ inline constexpr std::int64_t kMaxHeadSize = 256;
 template <class T>
 void attention_forward(CpuStream stream, const AttentionForward<T>& args);
 template <class T>
+void attention_forward(CudaStream stream, const AttentionForward<T>& args);
+template <class T>
 void attention_backward(CpuStream stream, const AttentionBackward<T>& args);
+template <class T>
+void attention_backward(CudaStream stream, const AttentionBackward<T>& args);
 
 }  // namespace lathe

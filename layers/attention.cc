@@ -40,6 +40,8 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_size));
   const std::int64_t sequences = batch.cu_seqlens.size() - 1;
   const std::int64_t tile_rows = batch.tile_rows;
+  const std::int64_t key_tile_rows = batch.key_tile_rows;
+  const std::int64_t splits = attention_splits(batch.max_length, key_tile_rows);
   Tensor out = Tensor::like(qkv, Shape{tokens, channels});
   Tensor lse;
   on_cpu(qkv, [&]<class T>(CpuStream stream) {
@@ -69,10 +71,11 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
                .inputs = {qkv},
                .outputs = {out},
                .saved = {qkv, out, lse, batch.cu_seqlens, batch.tile_sequence, batch.tile_first, batch.random_key,
-                         batch.sequence_sample}},
+                         batch.sequence_sample, batch.key_tile_sequence, batch.key_tile_first}},
               [=](const Backward& b) {
                 on_cpu(b.saved(0), [&]<class T>(CpuStream stream) {
-                  const Workspace workspace(b.device(), attention_backward_workspace<T>(tokens, settings.heads));
+                  const Workspace workspace(b.device(), attention_backward_workspace<T>(tokens, settings.heads, head_size,
+                                                                                           key_tile_rows, splits));
                   const T* base = b.saved(0).data<T>();
                   T* d_base = b.d_input<T>(0);
                   attention_backward(stream, AttentionBackward<T>{.d_q = d_base,
@@ -96,6 +99,8 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
                                                                   .cu_q = b.saved(3).data<std::int32_t>(),
                                                                   .cu_k = b.saved(3).data<std::int32_t>(),
                                                                   .query_tiles = tiles_of(b.saved(4), b.saved(5), tile_rows),
+                                                                  .key_tiles = tiles_of(b.saved(8), b.saved(9), key_tile_rows),
+                                                                  .splits = splits,
                                                                   .dropout = dropout_of(b.saved(6), b.saved(7), settings),
                                                                   .mask = settings.mask,
                                                                   .scale = scale,

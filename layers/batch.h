@@ -19,7 +19,9 @@ struct Batch {
   Tensor segment_split;                        ///< [segments + 1]
   Tensor segment_row;                          ///< [segments]
   Tensor tile_sequence, tile_first;            ///< [tiles]
+  Tensor key_tile_sequence, key_tile_first;    ///< [key tiles]
   std::int64_t tile_rows = 0;
+  std::int64_t key_tile_rows = 0;
   std::int64_t max_length = 0;
   /// RandomKey of the step, two elements; empty where nothing is dropped out (evaluation).
   Tensor random_key;

@@ -5,6 +5,7 @@
 #include <bit>
 #include <numeric>
 
+#include "lathe/kernels/attention.h"
 #include "lathe/kernels/embedding.h"
 
 namespace lathe {
@@ -19,10 +20,6 @@ void add_sequence(std::span<const std::int32_t> ids, std::span<const std::int32_
   for (std::int32_t i = 0; i < length; ++i) batch.position.push_back(i);
   batch.sequence_sample.push_back(sequence);
   batch.cu_seqlens.push_back(static_cast<std::int32_t>(batch.token.size()));
-  for (std::int32_t first = 0; first < length; first += static_cast<std::int32_t>(kAttentionTileRows)) {
-    batch.tile_sequence.push_back(sequence);
-    batch.tile_first.push_back(first);
-  }
   batch.max_length = std::max<std::int64_t>(batch.max_length, length);
 }
 
@@ -48,11 +45,32 @@ void sort_tokens(PackedBatch& batch) {
   batch.split_start.push_back(tokens);
 }
 
+/// Sequences cut into tiles of so many rows (kernels/attention.h).
+void cut_sequences(const PackedBatch& batch, std::int64_t rows, std::vector<std::int32_t>& sequence,
+                   std::vector<std::int32_t>& first) {
+  sequence.clear();
+  first.clear();
+  for (std::size_t b = 0; b + 1 < batch.cu_seqlens.size(); ++b) {
+    const std::int32_t length = batch.cu_seqlens[b + 1] - batch.cu_seqlens[b];
+    for (std::int32_t row = 0; row < length; row += static_cast<std::int32_t>(rows)) {
+      sequence.push_back(static_cast<std::int32_t>(b));
+      first.push_back(row);
+    }
+  }
+}
+
+void cut_tiles(PackedBatch& batch) {
+  batch.key_tile_rows = attention_key_tile_rows(batch.max_length);
+  cut_sequences(batch, kAttentionTileRows, batch.tile_sequence, batch.tile_first);
+  cut_sequences(batch, batch.key_tile_rows, batch.key_tile_sequence, batch.key_tile_first);
+}
+
 void clear(PackedBatch& batch) {
   for (std::vector<std::int32_t>* list :
        {&batch.token, &batch.position, &batch.type, &batch.sample, &batch.sequence_sample, &batch.cu_seqlens, &batch.row_token,
         &batch.row_sample, &batch.row_position, &batch.token_row, &batch.label, &batch.order, &batch.split_start,
-        &batch.segment_split, &batch.segment_row, &batch.tile_sequence, &batch.tile_first}) {
+        &batch.segment_split, &batch.segment_row, &batch.tile_sequence, &batch.tile_first, &batch.key_tile_sequence,
+        &batch.key_tile_first}) {
     list->clear();
   }
   batch.max_length = 0;
@@ -80,6 +98,7 @@ void round_up_tokens(PackedBatch& batch) {
   }
   batch.token_row.resize(batch.token.size(), -1);
   sort_tokens(batch);
+  cut_tiles(batch);
 }
 
 void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
@@ -95,7 +114,10 @@ void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
     list->reserve(most);
   }
   const std::size_t tiles = rounded / static_cast<std::size_t>(kAttentionTileRows) + most;
-  for (std::vector<std::int32_t>* list : {&batch.tile_sequence, &batch.tile_first}) list->reserve(tiles);
+  for (std::vector<std::int32_t>* list :
+       {&batch.tile_sequence, &batch.tile_first, &batch.key_tile_sequence, &batch.key_tile_first}) {
+    list->reserve(tiles);
+  }
   for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row}) {
     list->reserve(rounded + 1);
   }
@@ -118,6 +140,7 @@ void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_
   for (std::size_t row = 0; row < batch.row_token.size(); ++row)
     batch.token_row[static_cast<std::size_t>(batch.row_token[row])] = static_cast<std::int32_t>(row);
   sort_tokens(batch);
+  cut_tiles(batch);
 }
 
 }  // namespace lathe

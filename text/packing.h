@@ -38,6 +38,9 @@ struct PackedBatch {
   std::vector<std::int32_t> segment_row;      ///< [segments] id
   std::vector<std::int32_t> tile_sequence;    ///< [tiles] query tiles of attention
   std::vector<std::int32_t> tile_first;       ///< [tiles]
+  std::vector<std::int32_t> key_tile_sequence;  ///< [key tiles] the same of keys, for attention's backward
+  std::vector<std::int32_t> key_tile_first;     ///< [key tiles]
+  std::int64_t key_tile_rows = 0;             ///< keys of a tile: attention_key_tile_rows(max_length)
   std::int64_t max_length = 0;                ///< longest sequence
 };
 
@@ -53,7 +56,7 @@ void round_up_tokens(PackedBatch& batch);
 void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);
 
 /// Query rows of an attention tile.
-inline constexpr std::int64_t kAttentionTileRows = 64;
+inline constexpr std::int64_t kAttentionTileRows = 128;
 
 /// Packs the samples `members` (numbers in `samples`, whose order gives the batch's sample numbers) for classification: one
 /// labelled row a sequence, its first token. `labels` holds a class for every sample of the data set, or is empty (all -1).

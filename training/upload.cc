@@ -56,7 +56,9 @@ Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, co
                             List{&Batch::segment_split, packed.segment_split},
                             List{&Batch::segment_row, packed.segment_row},
                             List{&Batch::tile_sequence, packed.tile_sequence},
-                            List{&Batch::tile_first, packed.tile_first}};
+                            List{&Batch::tile_first, packed.tile_first},
+                            List{&Batch::key_tile_sequence, packed.key_tile_sequence},
+                            List{&Batch::key_tile_first, packed.key_tile_first}};
   const auto bytes_of = [](const auto& values) { return std::as_bytes(std::span(values)); };
   std::int64_t bytes = (scalars.random_key == nullptr ? 1 : 2) * SharedPiece::room(sizeof(double));
   for (const List& list : lists) bytes += SharedPiece::room(std::ssize(bytes_of(list.values)));
@@ -67,6 +69,7 @@ Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, co
     batch.*list.tensor = piece.place(DType::i32, Shape{static_cast<std::int64_t>(list.values.size())}, bytes_of(list.values));
   }
   batch.tile_rows = kAttentionTileRows;
+  batch.key_tile_rows = packed.key_tile_rows;
   batch.max_length = packed.max_length;
   if (scalars.random_key != nullptr)
     batch.random_key = piece.place(DType::i32, Shape{2}, std::as_bytes(std::span(scalars.random_key, 1)));
