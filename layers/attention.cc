@@ -44,7 +44,7 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
   const std::int64_t splits = attention_splits(batch.max_length, key_tile_rows);
   Tensor out = Tensor::like(qkv, Shape{tokens, channels});
   Tensor lse;
-  on_cpu(qkv, [&]<class T>(CpuStream stream) {
+  on(qkv, [&]<class T>(auto stream) {
     lse = Tensor::empty(qkv.device(), dtype_of<Accumulator<T>>(), Shape{settings.heads, tokens});
     const T* base = qkv.data<T>();
     attention_forward(stream, AttentionForward<T>{.out = out.data<T>(),
@@ -73,7 +73,7 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
                .saved = {qkv, out, lse, batch.cu_seqlens, batch.tile_sequence, batch.tile_first, batch.random_key,
                          batch.sequence_sample, batch.key_tile_sequence, batch.key_tile_first}},
               [=](const Backward& b) {
-                on_cpu(b.saved(0), [&]<class T>(CpuStream stream) {
+                on(b.saved(0), [&]<class T>(auto stream) {
                   const Workspace workspace(b.device(), attention_backward_workspace<T>(tokens, settings.heads, head_size,
                                                                                            key_tile_rows, splits));
                   const T* base = b.saved(0).data<T>();

@@ -61,8 +61,8 @@ void ParameterArena::watch(Tape& tape, Use first) const {
 }
 
 void set_values(const Parameter& parameter, std::span<const float> values) {
+  if (parameter.value.dtype() != DType::bf16) return parameter.value.copy_from(values);
   if (parameter.master) parameter.master.copy_from(values);
-  if (parameter.value.dtype() != DType::bf16) return;
   std::vector<Bf16> rounded(values.size());
   std::ranges::transform(values, rounded.begin(), [](float x) { return Bf16(x); });
   parameter.value.copy_from<Bf16>(rounded);

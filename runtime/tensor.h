@@ -122,29 +122,22 @@ constexpr DType dtype_of<std::int32_t>() {
 /// Throws the LogicError of a function that was given a dtype which its device's kernels don't compute.
 [[noreturn]] void throw_not_covered(DType dtype, DeviceKind device);
 
-/// Calls f<T>(stream) with the element type of x, fp32 or fp64, and its device's stream, which must be the CPU's: for what has no CUDA
-/// kernels.
-template <class F>
-void on_cpu(const Tensor& x, F&& f) {
-  const Device& device = *x.device();
-  if (device.kind() == DeviceKind::cpu && x.dtype() == DType::f32) return f.template operator()<float>(device.cpu_stream());
-  if (device.kind() == DeviceKind::cpu && x.dtype() == DType::f64) return f.template operator()<double>(device.cpu_stream());
-  throw_not_covered(x.dtype(), device.kind());
-}
-
 /// Calls f<T>(stream) with the element type of x and its device's stream, a CpuStream or a CudaStream: the one place that knows them all.
 /// The CPU computes in fp32 and fp64, CUDA in fp32 and bf16.
 template <class F>
 void on(const Tensor& x, F&& f) {
-#ifdef LATHE_HAS_CUDA
   const Device& device = *x.device();
+  if (device.kind() == DeviceKind::cpu) {
+    if (x.dtype() == DType::f32) return f.template operator()<float>(device.cpu_stream());
+    if (x.dtype() == DType::f64) return f.template operator()<double>(device.cpu_stream());
+  }
+#ifdef LATHE_HAS_CUDA
   if (device.kind() == DeviceKind::cuda) {
     if (x.dtype() == DType::f32) return f.template operator()<float>(device.cuda_stream());
     if (x.dtype() == DType::bf16) return f.template operator()<Bf16>(device.cuda_stream());
-    throw_not_covered(x.dtype(), device.kind());
   }
 #endif
-  on_cpu(x, f);
+  throw_not_covered(x.dtype(), device.kind());
 }
 
 }  // namespace lathe

@@ -68,6 +68,36 @@ require_compiler() {
   fail "Lathe needs g++ 12 (or clang 14) or later; '$candidate' is $version: install g++-12, or set CXX to a newer one"
 }
 
+# find_nvcc: prints an nvcc of CUDA 12 or later, else nothing. $CUDACXX alone counts where it is set.
+find_nvcc() {
+  local candidate version
+  # shellcheck disable=SC2086
+  for candidate in ${CUDACXX:-nvcc /usr/local/cuda/bin/nvcc}; do
+    version=$("$candidate" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\).*/\1/p') || true
+    if [ -n "$version" ] && [ "$version" -ge 12 ]; then
+      type -P "$candidate" && return
+    fi
+  done
+}
+
+# choose_preset: sets $preset to cuda where nvcc (exported as CUDACXX) and a driver with a GPU are found, else to cpu, and says why.
+choose_preset() {
+  local nvcc gpus
+  preset=cpu
+  nvcc=$(find_nvcc)
+  gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ') || true
+  if [ -z "$nvcc" ]; then
+    say "for the CPU: no nvcc of CUDA 12 or later was found"
+  elif [ "${gpus:-0}" -eq 0 ]; then
+    say "for the CPU: $nvcc is there, but no NVIDIA driver with a GPU (nvidia-smi -L shows none)"
+  else
+    # shellcheck disable=SC2034  # ./quickstart reads it
+    preset=cuda
+    export CUDACXX=$nvcc
+    say "for the GPU, by $nvcc: some minutes more"
+  fi
+}
+
 # find_python: prints a python3 that has pip, the system's first; else nothing. $PYTHON alone counts where it is set.
 find_python() {
   local candidate

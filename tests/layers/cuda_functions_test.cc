@@ -9,7 +9,6 @@
 
 #include "lathe/layers/bert.h"
 #include "lathe/layers/functions.h"
-#include "lathe/runtime/error.h"
 #include "lathe/runtime/random.h"
 #include "tests/layers/small_batch.h"
 
@@ -128,6 +127,16 @@ TYPED_TEST(CudaFunctions, AreTheCpusButForRounding) {
                                         {.site = 1, .probability = 0.3});
                     },
                     {{{9, 16}, false}, {{16}, true}, {{9, 16}, false}, {{16}, true}, {{16}, true}});
+  this->expect_same("attend",
+                    [](Tape& tape, auto in, const Batch& batch) {
+                      return attend(tape, in[0], batch, {.heads = 2, .mask = AttentionMask::full, .layer = 1, .dropout = 0.3});
+                    },
+                    {{{9, 48}, false}});
+  this->expect_same("attend, on tensor cores where it is bf16",
+                    [](Tape& tape, auto in, const Batch& batch) {
+                      return attend(tape, in[0], batch, {.heads = 2, .mask = AttentionMask::causal, .layer = 0, .dropout = 0.2});
+                    },
+                    {{{9, 192}, false}});
   this->expect_same("gather_rows", [](Tape& tape, auto in, const Batch& batch) { return gather_rows(tape, in[0], batch); },
                     {{{9, 16}, false}});
   this->expect_same("embed",
@@ -149,13 +158,6 @@ TYPED_TEST(CudaFunctions, MaskedLanguageModelsHeadAndLoss) {
                       return cross_entropy_loss(tape, logits, batch, {.label_smoothing = 0.1, .class_weights = {}, .classes = 6});
                     },
                     {{{6, 16}, true}, {{7, 16}, true}, {{6}, true}});
-}
-
-TYPED_TEST(CudaFunctions, AttentionSaysThatItHasNoKernelThere) {
-  const Batch batch = small_batch(this->cuda_, dtype_of<TypeParam>(), RandomKey{.seed = 9, .step = 4});
-  Tape tape(this->cuda_);
-  const Tensor qkv = Tensor::zeros(this->cuda_, dtype_of<TypeParam>(), Shape{9, 48});
-  EXPECT_THROW(attend(tape, qkv, batch, {.heads = 2, .mask = AttentionMask::full, .layer = 0, .dropout = 0.0}), LogicError);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 # ./quickstart from end to end, with stand-ins for the packages, the build, the downloads and the command.
 # shellcheck source=tests/scripts/harness.sh
 . "$(dirname "${BASH_SOURCE[0]}")/harness.sh"
-unset CXX PYTHON
+unset CXX CUDACXX PYTHON
 
 checkout="$scratch/a folder/checkout"
 # fresh ACCURACY: a clone whose build gives a stand-in for the command that reaches this accuracy.
@@ -31,11 +31,11 @@ SCRIPT
   stand_in cmake <<SCRIPT
 note "cmake \$*"
 if [ "\$1" = --preset ]; then
-  mkdir -p build/cpu
-  : >build/cpu/build.ninja
+  mkdir -p "build/\$2"
+  : >"build/\$2/build.ninja"
   echo "-- Lathe: matrix products on the CPU by a stand-in"
 else
-  cp "$scratch/machine/bin/lathe" build/cpu/lathe
+  cp "$scratch/machine/bin/lathe" "build/\$3/lathe"
 fi
 SCRIPT
   cat >"$checkout/scripts/fetch.py" <<'SCRIPT'
@@ -66,6 +66,48 @@ expect_in out "positive  75.0 %  A warm, funny film"
 expect_in out "s  Fine-tuning, one epoch"
 expect_in out "s  in all"
 expect_lines err 0
+
+# A machine with an nvcc of this version and, with a second word, a GPU.
+fake_cuda() {
+  stand_in nvcc <<SCRIPT
+echo "Cuda compilation tools, release $1, V$1.48"
+SCRIPT
+  export CUDACXX=nvcc
+  [ -z "${2:-}" ] || stand_in nvidia-smi <<'SCRIPT'
+echo "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)"
+SCRIPT
+}
+
+begin "with nvcc and a GPU"
+fresh 0.91
+fake_pip
+fake_cuda 12.4 gpu
+on_machine "$checkout/quickstart"
+expect_status 0
+expect_in calls "cmake --preset cuda -DLATHE_TESTS=OFF"
+expect_in calls "cmake --build --preset cuda --target lathe"
+expect_in calls "lathe finetune --model /cache/weights"
+expect_in out "for the GPU, by "
+expect_in out "build/cuda/lathe predict --model build/quickstart/model"
+
+begin "with nvcc and no driver"
+fresh 0.91
+fake_pip
+fake_cuda 13.0
+on_machine "$checkout/quickstart"
+expect_status 0
+expect_in calls "cmake --preset cpu -DLATHE_TESTS=OFF"
+expect_in out "but no NVIDIA driver with a GPU"
+
+begin "with a GPU and an nvcc that is too old"
+fresh 0.91
+fake_pip
+fake_cuda 11.8 gpu
+on_machine "$checkout/quickstart"
+expect_status 0
+expect_in calls "cmake --preset cpu -DLATHE_TESTS=OFF"
+expect_in out "for the CPU: no nvcc of CUDA 12 or later was found"
+unset CUDACXX
 
 begin "again, after ./run_tests turned the tests on"
 fake_pip
