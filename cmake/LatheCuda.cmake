@@ -1,5 +1,5 @@
-# The CUDA backend: nvcc compiles the kernel files, or the C++ compiler for the emulation, or there is none. Training doesn't use it yet, so that
-# AUTO leaves it out.
+# The CUDA backend: nvcc compiles the kernel files, or the C++ compiler for the emulation, or there is none. AUTO leaves it out: what a build
+# holds, and the minutes that it takes, don't depend on whether some nvcc lies about. ./quickstart asks for it where there is a GPU.
 include(LatheKernel)
 set(LATHE_CUDA_BACKEND OFF)
 set(LATHE_KERNEL_BACKEND none) # none, cuda or emulated: what lathe_add_kernel goes by
