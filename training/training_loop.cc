@@ -65,7 +65,7 @@ class Run {
       if (last || step == 0 || (step + 1) % settings_.log_steps == 0) log(step);
       const bool epoch_ends = last || task_.ends_epoch(step + 1);
       if (!result.interrupted && epoch_ends) {
-        check_numbers(step);  // what is evaluated or kept has seen no step that failed
+        numbers(step);  // what is evaluated or kept has seen no step that failed
         clock_.pause();
         result.interrupted = !task_.finish_epoch(step + 1);
         clock_.resume();
@@ -90,22 +90,20 @@ class Run {
                          reinterpret_cast<const std::byte*>(loss.data<float>()), loss_.bytes());
     tokens_ += tokens;
     unlogged_tokens_ += tokens;
-    if ((step + 1) % check_steps_ == 0) check_numbers(step);
+    if ((step + 1) % check_steps_ == 0) numbers(step);
     observer_.stepped(step + 1, steps_.total, tokens);
   }
 
-  double read_loss() const {
+  struct Numbers {
+    double loss, norm;
+  };
+  /// What `step`, the last, came to. Ends the run where a step so far came to what is no number: the optimizer left the weights alone in
+  /// such a step and told its number, so that this may be found out some steps later. Waits for the device.
+  Numbers numbers(std::int64_t step) const {
     float loss = 0.0F;
     loss_.copy_to<float>(std::span(&loss, 1));
-    return loss;
-  }
-
-  /// Ends the run where a step up to `step` came to what is no number. The optimizer left the weights alone in such a step and told its number,
-  /// so that this may be found out some steps later.
-  void check_numbers(std::int64_t step) const {
     const OptimizerStep last = optimizer_.last();
-    const double loss = read_loss();
-    if (std::isfinite(loss) && last.skips == 0) return;
+    if (std::isfinite(loss) && last.skips == 0) return {.loss = loss, .norm = last.norm};
     const std::int64_t first = last.skips > 0 ? last.first_skip : step + 1;
     if (first == step + 1) {
       throw NonFiniteError(
@@ -120,9 +118,8 @@ class Run {
   }
 
   void log(std::int64_t step) {
-    // Read before the clock: on a GPU the steps so far have then been done, and not only begun.
-    const double loss = read_loss();
-    const double norm = optimizer_.last().norm;
+    // Before the clock is read: on a GPU the steps so far have then been done, and not only begun.
+    const auto [loss, norm] = numbers(step);
     const double elapsed = clock_.lap();
     seconds_ += elapsed;
     observer_.logged({.step = step + 1,

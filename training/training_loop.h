@@ -103,8 +103,8 @@ inline bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr &&
 
 /// Trains the parameters of `arena`, which must outlive the call. `stop`, where given, ends it after the step during which it becomes
 /// non-zero. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't: on the CPU at the step itself; a GPU,
-/// which leaves the weights alone in such a step, is asked every 64 steps and before anything is evaluated or kept. Else it is waited for only
-/// where a step is logged.
+/// which leaves the weights alone in such a step, is asked every 64 steps, where a step is logged and before anything is evaluated or kept, and
+/// is waited for nowhere else.
 TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
                      const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop);
 
