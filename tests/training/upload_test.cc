@@ -66,9 +66,10 @@ TEST(Upload, TakesEveryListToTheCpu) {
             1.0 / 3.0);
 }
 
-#ifdef LATHE_HAS_CUDA
-TEST(CudaUpload, TakesEveryListThere) { expect_arrives(Device::cuda({})); }
-#endif
+TEST(Upload, TakesEveryListToAGpu) {
+  if (const auto missing = Device::why_no_cuda({})) GTEST_SKIP() << *missing;
+  expect_arrives(Device::cuda({}));
+}
 
 }  // namespace
 }  // namespace lathe
