@@ -27,10 +27,10 @@ struct Parameter {
   Initial initial = Initial::normal;
   /// Names that files know it by: one, or several tensors of equal shape that are stacked by rows (a merged QKV matrix).
   std::vector<std::string> file_names;
-  Tensor value{};  ///< what the model computes with; set by ParameterArena
-  Tensor
-      master{};  ///< the same in full precision, which an optimizer updates; value itself unless that is bf16; set by ParameterArena
-  Tensor gradient{};  ///< set by ParameterArena; the accumulator's dtype
+  // Set by ParameterArena:
+  Tensor value{};     ///< what the model computes with
+  Tensor master{};    ///< the same in full precision, which an optimizer updates; value itself unless that is bf16
+  Tensor gradient{};  ///< of the accumulator's dtype
 };
 
 /// Parameters in the order in which modules first use them. References stay valid as it grows.
