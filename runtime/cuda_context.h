@@ -3,6 +3,7 @@
 // Internal to runtime/.
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,6 +12,22 @@
 #include "lathe/runtime/memory_pool.h"
 
 namespace lathe {
+
+/// What a graph does, ready to be enqueued.
+class CapturedWork {
+ public:
+  CapturedWork() = default;
+  virtual ~CapturedWork() = default;
+  CapturedWork(const CapturedWork&) = delete;
+  CapturedWork& operator=(const CapturedWork&) = delete;
+  CapturedWork(CapturedWork&&) = delete;
+  CapturedWork& operator=(CapturedWork&&) = delete;
+
+  virtual void replay() const = 0;
+#ifdef LATHE_EMULATED
+  virtual void expect_same_as(const CapturedWork& again) const = 0;
+#endif
+};
 
 class CudaContext {
  public:
@@ -27,6 +44,8 @@ class CudaContext {
   virtual std::string name() const = 0;
   virtual CudaStream stream() const = 0;
   virtual std::unique_ptr<MemorySource> memory_source() = 0;
+  /// What `work` enqueues on the stream. It is left as it was where `work` throws.
+  virtual std::unique_ptr<CapturedWork> capture(const std::function<void()>& work) = 0;
   virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;
   virtual void download(std::span<std::byte> to, const std::byte* from) = 0;
   virtual void fill_zero(std::byte* to, std::int64_t bytes) = 0;
