@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "lathe/kernels/device/launch.cuh"
+#include "lathe/kernels/device/range.h"
 #include "lathe/kernels/matmul_check.h"
 #include "lathe/kernels/matmul_cuda_plans.h"
 
@@ -55,6 +56,7 @@ template std::int64_t matmul_workspace(CudaStream, const Matmul<Bf16, float>&);
 
 template <class T, class C>
 void matmul(CudaStream stream, const Matmul<T, C>& args) {
+  const device::Range range("matmul");
   check(stream, args);
   if (is_product(args)) {
     if (args.workspace == nullptr) throw std::invalid_argument("matmul: no workspace");

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lathe/kernels/matmul_cuda_plans.h"
@@ -66,10 +69,18 @@ cudaDeviceProp use_gpu(int index) {
   return properties;
 }
 
+/// What all pools of a GPU may take together.
+struct Budget {
+  explicit Budget(std::int64_t most) : limit(most) {}
+  std::int64_t limit;  // 0: what the GPU has
+  std::int64_t taken = 0;
+  std::mutex mutex;
+};
+
 /// Pieces of the GPU's memory, of at least kPiece bytes each, until the limit.
 class GpuMemory : public MemorySource {
  public:
-  explicit GpuMemory(std::int64_t limit) : limit_(limit) {}
+  explicit GpuMemory(std::shared_ptr<Budget> budget) : budget_(std::move(budget)) {}
   ~GpuMemory() override {
     for (std::byte* piece : pieces_) static_cast<void>(cudaFree(piece));
   }
@@ -79,7 +90,8 @@ class GpuMemory : public MemorySource {
   GpuMemory& operator=(GpuMemory&&) = delete;
 
   std::span<std::byte> grow(std::int64_t bytes) override {
-    const std::int64_t left = limit_ > 0 ? limit_ - taken_ : bytes + kPiece;
+    const std::scoped_lock lock(budget_->mutex);
+    const std::int64_t left = budget_->limit > 0 ? budget_->limit - budget_->taken : bytes + kPiece;
     if (bytes > left) return {};
     // A large piece is asked for first, since pieces are never joined; where there is no room for it, what is needed.
     for (const std::int64_t wanted : {std::min(std::max(bytes, kPiece), left), bytes}) {
@@ -91,7 +103,7 @@ class GpuMemory : public MemorySource {
       }
       check(status);
       pieces_.push_back(static_cast<std::byte*>(memory));
-      taken_ += wanted;
+      budget_->taken += wanted;
       return {pieces_.back(), static_cast<std::size_t>(wanted)};
     }
     return {};
@@ -102,7 +114,8 @@ class GpuMemory : public MemorySource {
     std::size_t total = 0;
     check(cudaMemGetInfo(&on_device, &total));
     const auto more = static_cast<std::int64_t>(on_device);
-    return free + (limit_ > 0 ? std::min(more, limit_ - taken_) : more);
+    const std::scoped_lock lock(budget_->mutex);
+    return free + (budget_->limit > 0 ? std::min(more, budget_->limit - budget_->taken) : more);
   }
 
   bool admit(std::int64_t, const std::byte*) override { return true; }
@@ -110,15 +123,34 @@ class GpuMemory : public MemorySource {
  private:
   static constexpr std::int64_t kPiece = std::int64_t{64} << 20;
 
-  std::int64_t limit_;
-  std::int64_t taken_ = 0;
+  std::shared_ptr<Budget> budget_;
   std::vector<std::byte*> pieces_;
+};
+
+class GpuGraph : public CapturedWork {
+ public:
+  GpuGraph(OwnedGraph graph, cudaStream_t stream) : graph_(std::move(graph)), stream_(stream) {
+    cudaGraphExec_t executable = nullptr;
+    check(cudaGraphInstantiate(&executable, graph_.get(), 0));
+    executable_.reset(executable);
+  }
+  void replay() const override { check(cudaGraphLaunch(executable_.get(), stream_)); }
+#ifdef LATHE_EMULATED
+  void expect_same_as(const CapturedWork& again) const override {
+    emulation::expect_same_arguments(graph_.get(), dynamic_cast<const GpuGraph&>(again).graph_.get());
+  }
+#endif
+
+ private:
+  OwnedGraph graph_;
+  OwnedExecutableGraph executable_;
+  cudaStream_t stream_;
 };
 
 class Gpu : public CudaContext {
  public:
   explicit Gpu(const Device::CudaOptions& options)
-      : limit_(options.limit_bytes),
+      : budget_(std::make_shared<Budget>(options.limit_bytes)),
         name_(use_gpu(options.index).name),
         stream_(make_stream()),
         plans_(std::make_unique<CudaMatmulPlans>(make_matmul_library())) {}
@@ -126,7 +158,21 @@ class Gpu : public CudaContext {
   std::string name() const override { return name_; }
   std::string matrix_products() const override { return plans_->library().name(); }
   CudaStream stream() const override { return {.handle = stream_.get(), .plans = plans_.get()}; }
-  std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(limit_); }
+  std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(budget_); }
+  std::unique_ptr<CapturedWork> capture(const std::function<void()>& work) override {
+    // Relaxed: memory may be taken meanwhile, whose addresses the graph then holds.
+    check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeRelaxed));
+    cudaGraph_t graph = nullptr;
+    try {
+      work();
+    } catch (...) {
+      static_cast<void>(cudaStreamEndCapture(stream_.get(), &graph));
+      static_cast<void>(OwnedGraph(graph));
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_.get(), &graph));
+    return std::make_unique<GpuGraph>(OwnedGraph(graph), stream_.get());
+  }
   void upload(std::byte* to, std::span<const std::byte> from) override { ring_.upload(to, from, stream_.get()); }
   std::span<std::byte> stage(std::size_t bytes) override { return ring_.stage(bytes); }
   void send(std::byte* to, std::span<const std::byte> staged) override { ring_.send(to, staged, stream_.get()); }
@@ -143,7 +189,7 @@ class Gpu : public CudaContext {
   void synchronize() override { check(cudaStreamSynchronize(stream_.get())); }
 
  private:
-  std::int64_t limit_;
+  std::shared_ptr<Budget> budget_;
   std::string name_;
   OwnedStream stream_;
   std::unique_ptr<CudaMatmulPlans> plans_;

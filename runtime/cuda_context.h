@@ -3,6 +3,7 @@
 // Internal to runtime/.
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,22 @@
 #include "lathe/runtime/memory_pool.h"
 
 namespace lathe {
+
+/// What a graph does, ready to be enqueued.
+class CapturedWork {
+ public:
+  CapturedWork() = default;
+  virtual ~CapturedWork() = default;
+  CapturedWork(const CapturedWork&) = delete;
+  CapturedWork& operator=(const CapturedWork&) = delete;
+  CapturedWork(CapturedWork&&) = delete;
+  CapturedWork& operator=(CapturedWork&&) = delete;
+
+  virtual void replay() const = 0;
+#ifdef LATHE_EMULATED
+  virtual void expect_same_as(const CapturedWork& again) const = 0;
+#endif
+};
 
 class CudaContext {
  public:
@@ -31,6 +48,8 @@ class CudaContext {
   virtual std::string matrix_products() const = 0;
   virtual CudaStream stream() const = 0;
   virtual std::unique_ptr<MemorySource> memory_source() = 0;
+  /// What `work` enqueues on the stream. It is left as it was where `work` throws.
+  virtual std::unique_ptr<CapturedWork> capture(const std::function<void()>& work) = 0;
   virtual void upload(std::byte* to, std::span<const std::byte> from) = 0;
   virtual std::span<std::byte> stage(std::size_t bytes) = 0;
   virtual void send(std::byte* to, std::span<const std::byte> staged) = 0;

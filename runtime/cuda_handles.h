@@ -33,6 +33,16 @@ inline OwnedEvent make_event() {
   return OwnedEvent(event);
 }
 
+struct DestroyGraph {
+  void operator()(cudaGraph_t graph) const noexcept { static_cast<void>(cudaGraphDestroy(graph)); }
+};
+using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
+
+struct DestroyExecutableGraph {
+  void operator()(cudaGraphExec_t graph) const noexcept { static_cast<void>(cudaGraphExecDestroy(graph)); }
+};
+using OwnedExecutableGraph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyExecutableGraph>;
+
 struct FreePinned {
   void operator()(std::byte* memory) const noexcept { static_cast<void>(cudaFreeHost(memory)); }
 };

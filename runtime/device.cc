@@ -31,7 +31,7 @@ Storage& Storage::operator=(Storage other) noexcept {
 Storage::~Storage() {
   if (block_ != nullptr && block_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     const DeviceRef owner = std::move(block_->device);
-    owner->release(block_);
+    Device::release(block_);
   }
 }
 std::byte* Storage::data() const noexcept { return block_->data; }
@@ -88,16 +88,55 @@ CudaStream Device::cuda_stream() const {
 }
 
 Storage Device::allocate(std::int64_t bytes) {
-  Storage::Block* block = memory_->take(bytes);
+  MemoryPool& pool = in_step_.load(std::memory_order_relaxed) && step_memory_ != nullptr ? *step_memory_ : *memory_;
+  Storage::Block* block = pool.take(bytes);
   block->device = shared_from_this();
   return Storage(block);
 }
 
-void Device::release(Storage::Block* block) noexcept { memory_->give_back(block); }
-MemoryUse Device::memory() const { return memory_->use(); }
+void Device::release(Storage::Block* block) noexcept { block->pool->give_back(block); }
+
+MemoryUse Device::memory() const {
+  const MemoryUse lasting = memory_->use();
+  const MemoryUse step = step_memory_ != nullptr ? step_memory_->use() : MemoryUse{};
+  return {.now = lasting.now + step.now, .peak = lasting.peak + step.peak};
+}
+
+void Device::begin_step() {
+  if (in_step_.exchange(true)) throw LogicError("a step's memory was asked for in a step");
+  if (cuda_ != nullptr && step_memory_ == nullptr) {
+    try {
+      step_memory_ = std::make_unique<MemoryPool>(cuda_->memory_source(), kAdvice);
+    } catch (...) {
+      in_step_ = false;
+      throw;
+    }
+  }
+}
+
+void Device::end_step() noexcept { in_step_ = false; }
+
+std::unique_ptr<CapturedWork> Device::capture(const std::function<void()>& work) {
+  if (cuda_ == nullptr) throw LogicError("the CPU was asked to capture a graph");
+  refuse_while_capturing("another capture");
+  capturing_ = true;
+  try {
+    std::unique_ptr<CapturedWork> captured = cuda_->capture(work);
+    capturing_ = false;
+    return captured;
+  } catch (...) {
+    capturing_ = false;
+    throw;
+  }
+}
+
+void Device::refuse_while_capturing(const char* what) const {
+  if (capturing_) throw LogicError(fmt::format("{} in what is captured for replay, where it would happen once", what));
+}
 
 void Device::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
+  refuse_while_capturing("an upload");
   if (cuda_ != nullptr) {
     cuda_->upload(to, from);
   } else {
@@ -116,6 +155,7 @@ void Device::send(std::byte* to, std::span<const std::byte> staged) {
 
 void Device::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
+  refuse_while_capturing("a download");
   if (cuda_ != nullptr) {
     cuda_->download(to, from);
   } else {
@@ -142,6 +182,7 @@ void Device::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
 }
 
 void Device::synchronize() {
+  refuse_while_capturing("waiting for the device");
   if (cuda_ != nullptr) cuda_->synchronize();
 }
 

@@ -48,6 +48,7 @@ struct MemoryUse {
   std::int64_t peak = 0;
 };
 
+class CapturedWork;
 class CudaContext;
 class MemoryPool;
 
@@ -94,6 +95,7 @@ class Device : public std::enable_shared_from_this<Device> {
 
   /// Uninitialised memory aligned to 64 bytes. Throws OutOfMemoryError.
   Storage allocate(std::int64_t bytes);
+  /// What lives now, and the most that ever did; where steps have memory of their own (runtime/graph.h), the most of both together.
   MemoryUse memory() const;
   DeviceKind kind() const noexcept;
   /// "cpu", "NVIDIA H100 80GB HBM3", "emulated sm_80".
@@ -122,15 +124,24 @@ class Device : public std::enable_shared_from_this<Device> {
   std::uint64_t next_id() noexcept { return next_id_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
+  friend class Graph;
+  friend class StepMemory;
   friend class Storage;
   explicit Device(const CpuOptions& options, CpuTarget target);
   explicit Device(std::unique_ptr<CudaContext> cuda);
-  void release(Storage::Block* block) noexcept;
+  static void release(Storage::Block* block) noexcept;
+  void begin_step();
+  void end_step() noexcept;
+  std::unique_ptr<CapturedWork> capture(const std::function<void()>& work);
+  void refuse_while_capturing(const char* what) const;
 
   MatmulPlans plans_;
   CpuStream cpu_stream_;
   std::unique_ptr<CudaContext> cuda_;  // null for the CPU
   std::unique_ptr<MemoryPool> memory_;
+  std::unique_ptr<MemoryPool> step_memory_;  // null until there is a StepMemory, and for the CPU
+  std::atomic<bool> in_step_{false};
+  bool capturing_ = false;
   std::atomic<std::uint64_t> next_id_{1};
 };
 

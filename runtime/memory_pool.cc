@@ -45,6 +45,7 @@ Storage::Block* MemoryPool::take(std::int64_t bytes) {
   Storage::Block* block = nullptr;
   if (unused_.empty()) {
     block = &blocks_.emplace_back();
+    block->pool = this;
   } else {
     block = unused_.back();
     unused_.pop_back();

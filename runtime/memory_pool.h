@@ -19,7 +19,8 @@ struct Storage::Block {
   std::int64_t bytes = 0;    // asked for
   std::int64_t granted = 0;  // taken from the pool
   std::byte* data = nullptr;
-  DeviceRef device;  // keeps the memory's owner alive; empty while the block is unused
+  MemoryPool* pool = nullptr;  // that it is of
+  DeviceRef device;            // keeps the memory's owner alive; empty while the block is unused
 };
 
 /// Where a pool has its memory from; it goes back with the source.

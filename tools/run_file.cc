@@ -84,24 +84,29 @@ std::size_t end_of_string(std::string_view line, std::size_t begin) {
   return at < line.size() ? at + 1 : std::string_view::npos;
 }
 
-/// Why a line can't be TOML, or nothing. Characters beyond ASCII stand in strings and comments alone: on some, elsewhere, toml++ 3.3.0
-/// reaches what it tells the compiler is unreachable. Strings of several lines, in which it does so too, no setting needs.
+/// Why a line can't be a setting, a section or a comment, or nothing. Each is on a line of its own, and characters beyond ASCII stand in texts and
+/// comments alone: on some, elsewhere, toml++ 3.3.0 reaches what it tells the compiler is unreachable. What it takes for a number or a date it
+/// follows to the next comma, bracket or space, through quotes: so a text begins only where a value or a part of a key does.
 std::string_view fault_of_line(std::string_view line) {
-  char before = '=';      // the last character but spaces
+  char before = '=';      // the last character but spaces; '=' where a value may begin, 'x' in one
   bool in_value = false;  // behind the key's "=": no dot stands before a quote there
+  int lists = 0;          // that are open
   for (std::size_t at = 0; at < line.size() && line[at] != '#';) {
     const char c = line[at];
     if (line.substr(at, 3) == R"(""")" || line.substr(at, 3) == "'''") return "a string of several lines; a setting is on one";
     if (static_cast<unsigned char>(c) >= 0x80) return "a character beyond ASCII stands outside of quotes";
     const bool quote = c == '"' || c == '\'';
-    const std::string_view openers = in_value ? "=[,{" : "=[,{.";
-    if (quote && openers.find(before) == std::string_view::npos) return "a quote stands where no text begins";
-    in_value = in_value || c == '=';
+    const bool value_begins = before == '=' || before == '[' || before == ',';
+    if (quote && !value_begins && (in_value || before != '.')) return "a quote stands where no text begins";
+    if (in_value && value_begins && c == '{') return "a table in braces; a setting is text, a number, true or false";
+    if (in_value) lists += c == '[' ? 1 : (c == ']' ? -1 : 0);
     at = quote ? end_of_string(line, at) : at + 1;
     if (at == std::string_view::npos) return "a text has no closing quote";
-    if (c != ' ' && c != '\t') before = c;
+    const bool opens = c == ',' || (c == '[' && value_begins) || (c == '=' && !in_value) || (c == '.' && !in_value);
+    if (c != ' ' && c != '\t') before = opens ? c : 'x';
+    in_value = in_value || c == '=';
   }
-  return "";
+  return lists > 0 ? "a list of several lines; a setting is on one" : "";
 }
 
 void check_lines(std::string_view text, const std::filesystem::path& path) {

@@ -132,13 +132,15 @@ TEST(ProfileOfALargeBatch, VectorsAndPartialSumsAreWithin6PercentOfTheRows) {
     EXPECT_LE(share_apart(bf16_case("gelu", kernel, kQuarter)), 0.06) << kernel;
 }
 
-// column_sum has one matrix to read and none to write, so that the same partial sums are more of it: 256 parts of fp32, written and read, are
-// 6.25 % of 16,384 rows of bf16. What it asks for is what the contract's parts make necessary, and no byte more.
+// column_sum has one matrix to read and none to write, so that the same partial sums are more of it: 240 parts of fp32, written and read, are
+// 5.9 % of 16,384 rows of bf16. What it asks for is what the contract's parts make necessary, and no byte more.
 TEST(ProfileOfALargeBatch, ColumnSumAsksForItsPartsTwiceAndForNothingElse) {
   constexpr Sizes kLarge{.tokens = 16384, .channels = kLargeChannels};
   const Case profiled = bf16_case("reduce", "column_sum", kLarge);
   constexpr std::int64_t kRow = 4 * kLargeChannels;
-  EXPECT_EQ(bytes_apart(profiled, profile(profiled)), 2 * row_parts(kLarge.tokens) * kRow + kRow);
+  const std::int64_t bytes = bytes_apart(profiled, profile(profiled));
+  EXPECT_EQ(bytes, 2 * row_parts(kLarge.tokens) * kRow + kRow);
+  EXPECT_LE(share(bytes, kLarge.tokens * kLargeChannels * 2), 0.06);
 }
 
 TEST(ProfiledFamilies, AreAllThatRunOnCuda) {

@@ -86,6 +86,12 @@ TEST(RunFile, WhatIsNoSettingIsRefusedWithItsLine) {
   // Characters for which toml++ 3.3.0 has no way out.
   EXPECT_EQ(refusal("a = 1\n[run]\xEF\xBB\xB7 = 1"), "run.toml, line 2: a character beyond ASCII stands outside of quotes");
   EXPECT_EQ(refusal("a = [2.\"\xEF\x96\xBF\"5]"), "run.toml, line 1: a quote stands where no text begins");
+  EXPECT_EQ(refusal("a= 5e+5Jw5=\"\\r5e\xEF\xBB\xAF+\"\002"), "run.toml, line 1: a quote stands where no text begins");
+  EXPECT_EQ(refusal("a = 5[\"\xEF\xBB\xAF\"]"), "run.toml, line 1: a quote stands where no text begins");
+  EXPECT_EQ(refusal("a = 1979-05-27 \"\xEF\xBB\xAF\""), "run.toml, line 1: a quote stands where no text begins");
+  EXPECT_EQ(refusal("a = [\n5=\"\xEF\xBB\xAF\"]"), "run.toml, line 1: a list of several lines; a setting is on one");
+  EXPECT_EQ(refusal("a = {b=5=\"\xEF\xBB\xAF\"}"),
+            "run.toml, line 1: a table in braces; a setting is text, a number, true or false");
   EXPECT_EQ(refusal("a = \"\"\"\nb\"\"\"\n"), "run.toml, line 1: a string of several lines; a setting is on one");
   EXPECT_TRUE(refusal("a = \"\xFF\"").starts_with("run.toml, line 1: ")) << refusal("a = \"\xFF\"");
 }
