@@ -8,6 +8,7 @@
 
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
+#include "lathe/training/pretrain.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -26,6 +27,8 @@ std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<cons
 
 /// Writes results.json into `folder`, atomically.
 void write_results(const std::filesystem::path& folder, const RunResults& results);
+/// The same of pre-training: the last evaluation and the training.
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, std::int64_t peak_memory_bytes);
 
 /// The most memory that this process has held, in bytes.
 std::int64_t peak_memory_bytes();
@@ -37,6 +40,7 @@ class MetricsLog {
   explicit MetricsLog(const std::filesystem::path& folder);
   void write(const StepLog& log);
   void write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels);
+  void write(const MaskedLmEvaluation& log, std::string_view split);
 
  private:
   void write_line(const std::string& line);

@@ -1,5 +1,5 @@
 lathe_test(training
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/pretrain_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
