@@ -243,7 +243,7 @@ int finetune_command(const FinetuneOptions& call) {
   if (options.config) warn_of_changes(*options.config, hashes);
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
-                                     settings));
+                                     fmt::format("{} texts", settings.batch_size)));
     return 0;
   }
 

@@ -19,6 +19,7 @@ namespace {
 struct RunCommand {
   int operator()(int status) const { return status; }
   int operator()(const lathe::FinetuneOptions& options) const { return lathe::finetune_command(options); }
+  int operator()(const lathe::PretrainOptions& options) const { return lathe::pretrain_command(options); }
   int operator()(const lathe::EvaluateOptions& options) const { return lathe::evaluate_command(options); }
   int operator()(const lathe::PredictOptions& options) const { return lathe::predict_command(options); }
   int operator()(const lathe::TokenizeOptions& options) const { return lathe::tokenize_command(options); }
