@@ -233,16 +233,16 @@ int pretrain_command(const PretrainOptions& call) {
   if (dev_split.file) inputs.push_back(*dev_split.file);
   check_readable_twice("pretrain", inputs);
 
-  // The tokenizer's folder is no more to be written into than a model's.
   std::optional<WordPieceTokenizer> tokenizer;
   std::optional<BertConfig> config;
+  std::vector<fs::path> read = inputs;
   if (options.tokenizer) {
     tokenizer = load_tokenizer(*options.tokenizer);
     config = config_of(options, *tokenizer);
+    read.insert(read.end(), tokenizer->files().begin(), tokenizer->files().end());
   }
-  const fs::path origin = options.model ? *options.model : fs::absolute(tokenizer->files().front()).parent_path();
   const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
-  check_output_folder(options.output, origin, inputs, existing);
+  check_output_folder(options.output, options.model, read, existing);
 
   const DeviceChoice device = choose_device(options.running);
   write_message(fmt::format("device: {}\n", describe(device)));
@@ -278,7 +278,7 @@ int pretrain_command(const PretrainOptions& call) {
   write_curves(options.output, observer.curves());
   print_training(result, peak);
   if (result.interrupted) {
-    print_interruption(result, options.output);
+    write_message(fmt::format("interrupted after step {}; the model is kept as that step left it\n", result.steps));
     return 128 + stop.load();
   }
   if (result.dev) {

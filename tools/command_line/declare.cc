@@ -209,17 +209,19 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
 }
 
 void add_pretrain(CLI::App& app, PretrainOptions& options) {
-  CLI::App* command = app.add_subcommand("pretrain", "Train a BERT on plain text to guess masked words, from scratch or on.");
+  CLI::App* command = app.add_subcommand("pretrain", "Train a BERT on plain text, to guess masked words.");
   command->footer(
-      "Text is UTF-8: a line is a paragraph, an empty line ends a document. A document's\n"
-      "tokens fill sequences of --max-length, and as many sequences as fit make a batch.\n"
-      "15 % of the tokens are to be guessed, drawn anew at each step; of these 80 % are\n"
-      "seen as [MASK], 10 % as some other token, 10 % as they are. Perplexity is exp(loss).\n"
-      "The output folder opens in Hugging Face's AutoModelForMaskedLM, and as --model of\n"
-      "finetune. Ctrl-C ends after the current step and keeps the model.\n\n"
+      "Text is UTF-8: a line is a paragraph, an empty line ends a document. The tokens\n"
+      "of a document fill sequences of --max-length; as many as fit make a batch. 15 %\n"
+      "of them are to be guessed, drawn anew at each step: 80 % of these are shown as\n"
+      "[MASK], 10 % as some other token, 10 % as they are. Perplexity is exp(loss).\n"
+      "A small model from scratch takes --lr 1e-3 to 5e-4, one of BERT's size 1e-4.\n"
+      "The output folder opens in Hugging Face's AutoModelForMaskedLM, and as --model\n"
+      "of finetune. Ctrl-C ends after the current step and keeps the model.\n\n"
       "Examples:\n"
       "  lathe pretrain --task mlm --tokenizer all-MiniLM-L6-v2 --layers 4 \\\n"
-      "      --hidden-size 256 --heads 4 --train wiki.txt --dev 0.1 --output small\n"
+      "      --hidden-size 256 --heads 4 --train wiki.txt --dev 0.1 \\\n"
+      "      --lr 5e-4 --output small\n"
       "  lathe pretrain --task mlm --model all-MiniLM-L6-v2 --train wiki.txt \\\n"
       "      --max-steps 20 --output adapted\n"
       "  lathe finetune --model small --train train.tsv --output classifier");
