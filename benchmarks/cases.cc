@@ -69,7 +69,7 @@ PackedBatch make_batch(const Sizes& sizes) {
   std::vector<std::int32_t> members(static_cast<std::size_t>(samples.count()));
   std::iota(members.begin(), members.end(), 0);
   PackedBatch batch;
-  pack_sequences(samples, members, {}, batch);
+  pack_sequences(samples, members, {}, 0, batch);
   return batch;
 }
 

@@ -1,10 +1,15 @@
 #pragma once
 // Tokenized samples packed into batches without padding: every array that the kernels need, made once on the host.
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "lathe/kernels/philox.h"
+
 namespace [[gnu::visibility("default")]] lathe {
+
+class Masking;
 
 /// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1].
 struct TokenizedSamples {
@@ -42,25 +47,46 @@ struct PackedBatch {
   std::vector<std::int32_t> key_tile_first;     ///< [key tiles]
   std::int64_t key_tile_rows = 0;             ///< keys of a tile: attention_key_tile_rows(max_length)
   std::int64_t max_length = 0;                ///< longest sequence
+  std::int32_t first_sample = 0;              ///< sample[0]
 };
 
-/// The size that a batch of `tokens` tokens is rounded up to: one of 32 an octave, so that what is prepared for a size (matrix products,
-/// graphs) is soon there for all sizes, at 1.5 % more tokens on average at most.
-std::int64_t token_bucket(std::int64_t tokens);
+/// The size that `size` tokens, sequences or rows are rounded up to: one of 32 an octave, at least 8, so that what is prepared for a size (matrix
+/// products, graphs) is soon there for all sizes, at 1.5 % more on average at most.
+std::int64_t bucket_size(std::int64_t size);
 
-/// Rounds T up to token_bucket(T) by content: further sequences of at most the longest one's length, made of token 0, which every vocabulary
-/// has, without labelled rows. Their gradients are exact zeros, and nothing that reads the batch needs to know of them. Call it last.
-void round_up_tokens(PackedBatch& batch);
+/// What the sizes of all that a step computes with depend on: the lengths of every list of a batch, grids and workspaces.
+struct Bucket {
+  std::int64_t tokens = 0, sequences = 0, rows = 0;  ///< T, B, R
+  std::int64_t longest = 0;                          ///< S_max
+  auto operator<=>(const Bucket&) const = default;
+};
 
-/// Takes memory for batches of up to so many tokens and sequences.
-void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);
+/// Rounds a batch up to a bucket, which it returns, by content, so that nothing that reads the batch needs to know of it, and gradients are
+/// exact zeros of what is added. Further sequences, of at most the longest one's length, are made of token 0, which every vocabulary has;
+/// others are empty. Further rows point at the last token, without a label and without a place in token_row. Lists of tiles, segments and splits
+/// are padded to what a bucket's can have. Call it last.
+Bucket round_up(PackedBatch& batch);
+
+/// Takes memory for batches of up to so many tokens, sequences and labelled rows.
+void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences, std::size_t rows);
 
 /// Query rows of an attention tile.
 inline constexpr std::int64_t kAttentionTileRows = 128;
 
 /// Packs the samples `members` (numbers in `samples`, whose order gives the batch's sample numbers) for classification: one
 /// labelled row a sequence, its first token. `labels` holds a class for every sample of the data set, or is empty (all -1).
+/// The batch's samples have the numbers first_sample, first_sample + 1, ... in the global batch.
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
-                    PackedBatch& batch);
+                    std::int32_t first_sample, PackedBatch& batch);
+
+/// What becomes of a batch in which no token happens to be chosen, as small ones may be: the token with the least draw is chosen, so that there
+/// is a labelled row, or none.
+enum class WithoutChoice : std::uint8_t { least_draw, no_rows };
+
+/// Packs the samples `members` for a masked language model: the labelled rows are the chosen tokens in their order, labels what stood there.
+/// The batch's samples have the numbers first_sample, first_sample + 1, ... in the global batch, under which they draw their masks, with `key`.
+/// Every sample must have a token that isn't special.
+void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Masking& masking, RandomKey key,
+                 std::int32_t first_sample, WithoutChoice without, PackedBatch& batch);
 
 }  // namespace lathe

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "lathe/runtime/graph.h"
 #include "lathe/training/upload.h"
 
 namespace lathe {
@@ -21,13 +22,14 @@ bool for_each_batch(const Classifier& classifier, const TokenizedSamples& sample
     if (stop != nullptr && stop->load(std::memory_order_relaxed) != 0) return false;
     members.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch_size, samples.count() - first)));
     std::iota(members.begin(), members.end(), static_cast<std::int32_t>(first));
-    pack_sequences(samples, members, {}, packed);
-    round_up_tokens(packed);
+    pack_sequences(samples, members, {}, 0, packed);
+    round_up(packed);
+    const StepMemory memory(classifier.device());
     Tape tape(classifier.device(), Recording::off);
     const Batch batch = upload(classifier.device(), classifier.dtype(), packed, {});
-    logits.resize(members.size() * static_cast<std::size_t>(classes));
+    logits.resize(static_cast<std::size_t>(batch.rows() * classes));
     classifier.model().forward(tape, batch).copy_to_floats(logits);
-    visit(first, std::span<const float>(logits));
+    visit(first, std::span<const float>(logits).first(members.size() * static_cast<std::size_t>(classes)));
   }
   return true;
 }

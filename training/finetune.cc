@@ -40,18 +40,29 @@ std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int
   return tokens;
 }
 
+Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch) {
+  return cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {});
+}
+
+void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, std::int64_t budget, StepBatches& batches) {
+  batches.count = 0;
+  batches.tokens = tokens_of(train.samples, members);
+  batches.rows = std::ssize(members);
+  for_each_part(train.samples, members, budget, [&](std::span<const std::int32_t> part, std::int32_t first) {
+    auto& [packed, bucket] = batches.add();
+    pack_sequences(train.samples, part, train.labels, first, packed);
+    bucket = round_up(packed);
+  });
+}
+
 /// Forward and backward of `members`, which leaves the gradients behind.
 void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
-                    std::uint32_t seed) {
-  Tape tape(classifier.device());
-  classifier.arena().watch(tape, Use::write);
-  PackedBatch packed;
-  pack_sequences(train.samples, members, train.labels, packed);
-  round_up_tokens(packed);
-  const RandomKey key{.seed = seed, .step = 0};
-  const Batch batch = upload(classifier.device(), classifier.dtype(), packed,
-                             {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
-  tape.backward(cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {}));
+                    const FinetuneSettings& settings) {
+  TrainingStep step(
+      classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch); }, Replay::off);
+  StepBatches batches;
+  pack_step(train, members, settings.micro_batch_tokens, batches);
+  compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
 }
 
 /// Batches, loss and evaluation of a run.
@@ -66,12 +77,7 @@ class Run final : public TrainingTask {
         observer_(observer),
         stop_(stop),
         steps_(finetune_steps(settings, train.samples.count())),
-        order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed) {
-    // So that no later batch needs more memory of the system.
-    const auto tokens = tokens_of(train.samples, longest_samples(train.samples, settings.batch_size));
-    reserve(packed_, static_cast<std::size_t>(tokens), static_cast<std::size_t>(settings.batch_size));
-    prepare_products();
-  }
+        order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed) {}
 
   FinetuneResult train() {
     FinetuneResult result;
@@ -80,16 +86,19 @@ class Run final : public TrainingTask {
     return result;
   }
 
-  Forward forward(Tape& tape, std::int64_t step) override {
-    const auto members = order_.batch(step);
-    pack_sequences(train_.samples, members, train_.labels, packed_);
-    const auto tokens = static_cast<std::int64_t>(packed_.token.size());
-    round_up_tokens(packed_);
-    const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
-    const Batch batch = upload(classifier_.device(), classifier_.dtype(), packed_,
-                               {.random_key = &key, .loss_denominator = static_cast<double>(members.size())});
-    return {.loss = cross_entropy_loss(tape, classifier_.model().forward(tape, batch), batch, {}), .tokens = tokens};
+  void prepare(StepBatches& batches) override {
+    if (settings_.micro_batch_tokens == 0) {
+      const auto tokens = tokens_of(train_.samples, longest_samples(train_.samples, settings_.batch_size));
+      const auto most = static_cast<std::size_t>(settings_.batch_size);
+      reserve(batches.add().packed, static_cast<std::size_t>(tokens), most, most);
+    }
+    prepare_products();
   }
+
+  void pack(std::int64_t step, StepBatches& batches) override {
+    pack_step(train_, order_.batch(step), settings_.micro_batch_tokens, batches);
+  }
+  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch); }
 
   double epochs_at(std::int64_t steps) const override {
     return static_cast<double>(steps) / static_cast<double>(steps_.per_epoch);
@@ -109,8 +118,10 @@ class Run final : public TrainingTask {
   void prepare_products() {
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      const auto members = order_.batch(step);
-      sizes.emplace(token_bucket(tokens_of(train_.samples, members)), static_cast<std::int64_t>(members.size()));
+      for_each_part(train_.samples, order_.batch(step), settings_.micro_batch_tokens,
+                    [&](std::span<const std::int32_t> part, std::int32_t) {
+                      sizes.emplace(bucket_size(tokens_of(train_.samples, part)), bucket_size(std::ssize(part)));
+                    });
     }
     for (const auto& [tokens, rows] : sizes) classifier_.model().prepare(tokens, rows);
   }
@@ -146,7 +157,6 @@ class Run final : public TrainingTask {
   const std::atomic<int>* stop_;
   TrainingSteps steps_;
   SampleOrder order_;
-  PackedBatch packed_;
   std::optional<EvaluationLog> best_;
 };
 
@@ -179,7 +189,7 @@ void rehearse(Classifier& classifier, const LabelledSamples& train, const Finetu
     const std::vector<std::int32_t> members(batch.begin(), batch.end());
     try {
       const AdamWOptimizer optimizer(classifier.arena(), settings.optimizer);
-      rehearse_batch(classifier, train, members, settings.seed);
+      rehearse_batch(classifier, train, members, settings);
     } catch (const OutOfMemoryError& failure) {
       if (message.empty()) {
         requested = failure.requested();

@@ -8,8 +8,17 @@
 
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
+#include "lathe/training/pretrain.h"
 
 namespace [[gnu::visibility("default")]] lathe {
+
+/// What computed, and the most memory that it took.
+struct MachineUse {
+  std::string device = "cpu";  ///< "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
+  std::string precision = "fp32";
+  std::int64_t peak_memory_bytes = 0;                   ///< of this process
+  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< of tensors, where a GPU computed
+};
 
 /// The contents of results.json.
 struct RunResults {
@@ -17,8 +26,8 @@ struct RunResults {
   std::optional<ClassificationMetrics> dev;
   std::optional<ClassificationMetrics> test;
   FinetuneResult train;
-  std::int64_t peak_memory_bytes = 0;
-  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< of tensors, where a GPU computed
+  MachineUse machine;
+};  ///< of tensors, where a GPU computed
   std::string device = "cpu";                           ///< what computed: "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
   std::string precision = "fp32";
 };
@@ -29,6 +38,8 @@ std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<cons
 
 /// Writes results.json into `folder`, atomically.
 void write_results(const std::filesystem::path& folder, const RunResults& results);
+/// The same of pre-training: the last evaluation and the training.
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, const MachineUse& machine);
 
 /// The most memory that this process has held, in bytes.
 std::int64_t peak_memory_bytes();
@@ -40,6 +51,7 @@ class MetricsLog {
   explicit MetricsLog(const std::filesystem::path& folder);
   void write(const StepLog& log);
   void write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels);
+  void write(const MaskedLmEvaluation& log, std::string_view split);
 
  private:
   void write_line(const std::string& line);

@@ -47,15 +47,13 @@ class Run {
         observer_(observer),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer),
-        tape_(arena.device()),
-        loss_(Tensor::empty(arena.device(), DType::f32, Shape{})),
-        check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
-    arena.watch(tape_, Use::write);
-  }
+        step_(arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
+        check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {}
 
   TrainingResult train(const std::atomic<int>* stop) {
     TrainingResult result;
     result.total_steps = steps_.total;
+    task_.prepare(batches_);
     clock_.resume();
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
@@ -81,17 +79,15 @@ class Run {
 
  private:
   void train_step(std::int64_t step) {
-    const auto [loss, tokens] = task_.forward(tape_, step);
-    tape_.backward(loss);
+    task_.pack(step, batches_);
+    const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
+    compute_gradients(step_, batches_, key);
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
-    // The loss itself goes back to the pool; this is where it can be read.
-    loss_.device()->copy(reinterpret_cast<std::byte*>(loss_.data<float>()),
-                         reinterpret_cast<const std::byte*>(loss.data<float>()), loss_.bytes());
-    tokens_ += tokens;
-    unlogged_tokens_ += tokens;
+    tokens_ += batches_.tokens;
+    unlogged_tokens_ += batches_.tokens;
     if ((step + 1) % check_steps_ == 0) numbers(step);
-    observer_.stepped(step + 1, steps_.total, tokens);
+    observer_.stepped(step + 1, steps_.total, batches_.tokens);
   }
 
   struct Numbers {
@@ -100,8 +96,7 @@ class Run {
   /// What `step`, the last, came to. Ends the run where a step so far came to what is no number: the optimizer left the weights alone in
   /// such a step and told its number, so that this may be found out some steps later. Waits for the device.
   Numbers numbers(std::int64_t step) const {
-    float loss = 0.0F;
-    loss_.copy_to<float>(std::span(&loss, 1));
+    const double loss = step_.loss();
     const OptimizerStep last = optimizer_.last();
     if (std::isfinite(loss) && last.skips == 0) return {.loss = loss, .norm = last.norm};
     const std::int64_t first = last.skips > 0 ? last.first_skip : step + 1;
@@ -138,8 +133,8 @@ class Run {
   TrainingObserver& observer_;
   LinearSchedule schedule_;
   AdamWOptimizer optimizer_;
-  Tape tape_;
-  Tensor loss_;               // the last step's
+  TrainingStep step_;
+  StepBatches batches_;
   std::int64_t check_steps_;  // from one look at whether all was a number to the next
   Stopwatch clock_;
   double seconds_ = 0.0;
@@ -160,6 +155,31 @@ TrainingSteps training_steps(const TrainingSettings& settings, std::int64_t per_
                      ? static_cast<std::int64_t>(std::ceil(*settings.warmup_share * static_cast<double>(steps.total)))
                      : settings.warmup_steps;
   return steps;
+}
+
+void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget,
+                   const std::function<void(std::span<const std::int32_t> members, std::int32_t first)>& part) {
+  std::size_t first = 0;
+  std::int64_t tokens = 0;
+  const auto end_part = [&](std::size_t end) {
+    part(members.subspan(first, end - first), static_cast<std::int32_t>(first));
+    first = end;
+    tokens = 0;
+  };
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const std::int64_t length = samples.length(members[i]);
+    if (budget > 0 && i > first && tokens + length > budget) end_part(i);
+    tokens += length;
+  }
+  end_part(members.size());
+}
+
+void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key) {
+  const BatchScalars scalars{.random_key = &key, .loss_denominator = static_cast<double>(batches.rows)};
+  for (std::size_t i = 0; i < batches.count; ++i) {
+    const auto& [packed, bucket] = batches.micro_batches[i];
+    step.run(packed, bucket, scalars, i == 0 ? Use::write : Use::add);
+  }
 }
 
 TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,

@@ -2,11 +2,16 @@
 // The part of a run that is the same for every task: steps, learning rate, optimizer, logging, the end.
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "lathe/optim/adamw.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/runtime/tape.h"
+#include "lathe/text/packing.h"
+#include "lathe/training/step.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -22,6 +27,10 @@ struct TrainingSettings {
   AdamWSettings optimizer;
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
+  /// Tokens of a micro-batch, at most; a batch is computed as one where 0. It bounds a step's memory, and changes nothing but the rounding of
+  /// gradients.
+  std::int64_t micro_batch_tokens = 0;
+  Replay replay = Replay::graphs;
 };
 
 /// The steps that settings ask for.
@@ -72,14 +81,35 @@ struct TrainingResult {
   bool interrupted = false;
 };
 
+/// A step's global batch, whole or cut into micro-batches, each rounded up to a bucket.
+struct StepBatches {
+  struct MicroBatch {
+    PackedBatch packed;
+    Bucket bucket;
+  };
+  std::vector<MicroBatch> micro_batches;  ///< the first `count` of them; the others' memory is kept for later steps
+  std::size_t count = 0;
+  std::int64_t tokens = 0;  ///< real ones
+  std::int64_t rows = 0;    ///< with a label
+
+  /// The next micro-batch, to be packed.
+  MicroBatch& add() {
+    if (count == micro_batches.size()) micro_batches.emplace_back();
+    return micro_batches[count++];
+  }
+};
+
+/// Cuts `members`, in order, where the samples of a part would have more than `budget` tokens together; one that has more is a part of its own.
+/// One part where the budget is 0. Calls part(members, number of the first of them).
+void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget,
+                   const std::function<void(std::span<const std::int32_t> members, std::int32_t first)>& part);
+
+/// Gradients and loss of all micro-batches, under the random key of a step.
+void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key);
+
 /// What a loop trains.
 class TrainingTask {
  public:
-  /// A step's loss, not yet walked back from, and the real tokens that it saw.
-  struct Forward {
-    Tensor loss;
-    std::int64_t tokens = 0;
-  };
   TrainingTask() = default;
   virtual ~TrainingTask() = default;
   TrainingTask(const TrainingTask&) = delete;
@@ -87,8 +117,12 @@ class TrainingTask {
   TrainingTask(TrainingTask&&) = delete;
   TrainingTask& operator=(TrainingTask&&) = delete;
 
-  /// Step `step`, from 0, recorded on `tape`.
-  virtual Forward forward(Tape& tape, std::int64_t step) = 0;
+  /// Before the first step: takes what memory steps need of the host, so that none has to wait for the system.
+  virtual void prepare(StepBatches& batches) { static_cast<void>(batches); }
+  /// Packs what step `step`, from 0, sees.
+  virtual void pack(std::int64_t step, StepBatches& batches) = 0;
+  /// The loss of a batch, as TrainingStep asks for it.
+  virtual Tensor loss(Tape& tape, const Batch& batch) = 0;
   /// Epochs that `steps` steps are.
   virtual double epochs_at(std::int64_t steps) const = 0;
   /// Whether the last of `steps` steps ends an epoch.

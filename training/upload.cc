@@ -5,80 +5,92 @@
 #include <span>
 #include <vector>
 
+#include "lathe/runtime/error.h"
+
 namespace lathe {
 namespace {
 
-/// A piece of memory that tensors share, one behind the other, so that one copy takes them all to the device.
-class SharedPiece {
- public:
-  /// Bytes that so many bytes take in it.
-  static std::int64_t room(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-  SharedPiece(const DeviceRef& device, std::int64_t bytes)
-      : device_(*device), memory_(device->allocate(bytes)), staged_(device->stage(memory_.data(), bytes)) {}
-  Tensor place(DType dtype, const Shape& shape, std::span<const std::byte> values) {
-    const Tensor tensor = Tensor::within(memory_, next_, dtype, shape);
-    const auto to = staged_.subspan(static_cast<std::size_t>(next_), static_cast<std::size_t>(room(std::ssize(values))));
-    std::ranges::fill(std::ranges::copy(values, to.begin()).out, to.end(), std::byte{0});
-    next_ += std::ssize(to);
-    return tensor;
-  }
-  void send() { device_.send(memory_.data(), staged_); }
-
- private:
-  static constexpr std::int64_t kAlignment = 64;  // as Device::allocate has it
-  Device& device_;
-  Storage memory_;
-  std::span<std::byte> staged_;
-  std::int64_t next_ = 0;
+/// A list of a batch on the host, and its tensor on the device.
+struct List {
+  Tensor Batch::*tensor;
+  std::vector<std::int32_t> PackedBatch::*values;
 };
+constexpr std::array kLists = {List{&Batch::token, &PackedBatch::token},
+                               List{&Batch::position, &PackedBatch::position},
+                               List{&Batch::type, &PackedBatch::type},
+                               List{&Batch::sample, &PackedBatch::sample},
+                               List{&Batch::sequence_sample, &PackedBatch::sequence_sample},
+                               List{&Batch::cu_seqlens, &PackedBatch::cu_seqlens},
+                               List{&Batch::row_token, &PackedBatch::row_token},
+                               List{&Batch::row_sample, &PackedBatch::row_sample},
+                               List{&Batch::row_position, &PackedBatch::row_position},
+                               List{&Batch::token_row, &PackedBatch::token_row},
+                               List{&Batch::label, &PackedBatch::label},
+                               List{&Batch::order, &PackedBatch::order},
+                               List{&Batch::split_start, &PackedBatch::split_start},
+                               List{&Batch::segment_split, &PackedBatch::segment_split},
+                               List{&Batch::segment_row, &PackedBatch::segment_row},
+                               List{&Batch::tile_sequence, &PackedBatch::tile_sequence},
+                               List{&Batch::tile_first, &PackedBatch::tile_first},
+                               List{&Batch::key_tile_sequence, &PackedBatch::key_tile_sequence},
+                               List{&Batch::key_tile_first, &PackedBatch::key_tile_first}};
+
+/// Bytes that a tensor takes: each begins where Device::allocate could have put it.
+constexpr std::int64_t room(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars) {
-  struct List {
+BatchMemory::BatchMemory(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars)
+    : device_(device) {
+  struct Place {
     Tensor Batch::*tensor;
-    const std::vector<std::int32_t>& values;
+    DType dtype;
+    Shape shape;
   };
-  const std::array lists = {List{&Batch::token, packed.token},
-                            List{&Batch::position, packed.position},
-                            List{&Batch::type, packed.type},
-                            List{&Batch::sample, packed.sample},
-                            List{&Batch::sequence_sample, packed.sequence_sample},
-                            List{&Batch::cu_seqlens, packed.cu_seqlens},
-                            List{&Batch::row_token, packed.row_token},
-                            List{&Batch::row_sample, packed.row_sample},
-                            List{&Batch::row_position, packed.row_position},
-                            List{&Batch::token_row, packed.token_row},
-                            List{&Batch::label, packed.label},
-                            List{&Batch::order, packed.order},
-                            List{&Batch::split_start, packed.split_start},
-                            List{&Batch::segment_split, packed.segment_split},
-                            List{&Batch::segment_row, packed.segment_row},
-                            List{&Batch::tile_sequence, packed.tile_sequence},
-                            List{&Batch::tile_first, packed.tile_first},
-                            List{&Batch::key_tile_sequence, packed.key_tile_sequence},
-                            List{&Batch::key_tile_first, packed.key_tile_first}};
-  const auto bytes_of = [](const auto& values) { return std::as_bytes(std::span(values)); };
-  std::int64_t bytes = (scalars.random_key == nullptr ? 1 : 2) * SharedPiece::room(sizeof(double));
-  for (const List& list : lists) bytes += SharedPiece::room(std::ssize(bytes_of(list.values)));
-
-  SharedPiece piece(device, bytes);
-  Batch batch;
-  for (const List& list : lists) {
-    batch.*list.tensor = piece.place(DType::i32, Shape{static_cast<std::int64_t>(list.values.size())}, bytes_of(list.values));
+  std::vector<Place> places;
+  for (const List& list : kLists) {
+    places.push_back({list.tensor, DType::i32, Shape{std::ssize(packed.*list.values)}});
   }
-  batch.tile_rows = kAttentionTileRows;
-  batch.key_tile_rows = packed.key_tile_rows;
-  batch.max_length = packed.max_length;
-  if (scalars.random_key != nullptr)
-    batch.random_key = piece.place(DType::i32, Shape{2}, std::as_bytes(std::span(scalars.random_key, 1)));
+  if (scalars.random_key != nullptr) places.push_back({&Batch::random_key, DType::i32, Shape{2}});
+  places.push_back({&Batch::loss_scale, dtype == DType::f64 ? DType::f64 : DType::f32, Shape{}});
+  std::int64_t bytes = 0;
+  for (const Place& place : places) bytes += room(place.shape.size() * size_of(place.dtype));
+  memory_ = device->allocate(bytes);
+  std::int64_t at = 0;
+  for (const Place& place : places) {
+    batch_.*place.tensor = Tensor::within(memory_, at, place.dtype, place.shape);
+    at += room(place.shape.size() * size_of(place.dtype));
+  }
+  batch_.tile_rows = kAttentionTileRows;
+  batch_.key_tile_rows = packed.key_tile_rows;
+  batch_.max_length = packed.max_length;
+}
+
+void BatchMemory::fill(const PackedBatch& packed, const BatchScalars& scalars) {
+  if (packed.key_tile_rows != batch_.key_tile_rows || packed.max_length != batch_.max_length ||
+      (scalars.random_key != nullptr) != static_cast<bool>(batch_.random_key)) {
+    throw LogicError("a batch was copied to the place of one of other sizes");
+  }
+  const std::span<std::byte> staged = device_->stage(memory_.data(), memory_.bytes());
+  auto to = staged.begin();
+  const auto put = [&](const Tensor& tensor, std::span<const std::byte> values) {
+    if (tensor.bytes() != std::ssize(values)) throw LogicError("a batch was copied to the place of one of other sizes");
+    const auto end = to + room(std::ssize(values));
+    std::ranges::fill(std::ranges::copy(values, to).out, end, std::byte{0});
+    to = end;
+  };
+  for (const List& list : kLists) put(batch_.*list.tensor, std::as_bytes(std::span(packed.*list.values)));
+  if (scalars.random_key != nullptr) put(batch_.random_key, std::as_bytes(std::span(scalars.random_key, 1)));
   const std::array scale = {1.0 / scalars.loss_denominator};
   const std::array single = {static_cast<float>(scale[0])};
-  batch.loss_scale = dtype == DType::f64 ? piece.place(DType::f64, Shape{}, bytes_of(scale))
-                                         : piece.place(DType::f32, Shape{}, bytes_of(single));
-  piece.send();
-  return batch;
+  put(batch_.loss_scale, batch_.loss_scale.dtype() == DType::f64 ? std::as_bytes(std::span(scale)) : std::as_bytes(std::span(single)));
+  device_->send(memory_.data(), staged);
+}
+
+Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars) {
+  BatchMemory memory(device, dtype, packed, scalars);
+  memory.fill(packed, scalars);
+  return memory.batch();
 }
 
 }  // namespace lathe

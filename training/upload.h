@@ -14,7 +14,25 @@ struct BatchScalars {
   double loss_denominator = 1.0;
 };
 
-/// Copies `packed` to `device`, for a model in `dtype`.
+/// A batch's place on a device: one piece of memory, in which every batch of the same sizes has its tensors at the same addresses, so that what
+/// was captured with one of them is replayed with others. One copy fills it.
+class BatchMemory {
+ public:
+  /// Room for `packed` and all that is as large, for a model in `dtype`; with a random key where `scalars` has one.
+  BatchMemory(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars);
+
+  /// Copies a batch there, behind all that was enqueued before. Throws LogicError where its sizes are others.
+  void fill(const PackedBatch& packed, const BatchScalars& scalars);
+  /// The tensors, as the constructor laid them out.
+  const Batch& batch() const noexcept { return batch_; }
+
+ private:
+  DeviceRef device_;
+  Storage memory_;
+  Batch batch_;
+};
+
+/// Copies `packed` to memory of its own on `device`, for a model in `dtype`.
 Batch upload(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars);
 
 }  // namespace lathe

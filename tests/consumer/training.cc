@@ -45,7 +45,7 @@ bool learns() {
   const lathe::TokenizedSamples tokens{
       .ids = std::vector<std::int32_t>(6), .types = std::vector<std::int32_t>(6), .offsets = {0, 1, 2, 3, 4, 5, 6}};
   lathe::PackedBatch packed;
-  lathe::pack_sequences(tokens, std::vector<std::int32_t>{0, 1, 2, 3, 4, 5}, classes, packed);
+  lathe::pack_sequences(tokens, std::vector<std::int32_t>{0, 1, 2, 3, 4, 5}, classes, 0, packed);
   const auto batch = lathe::upload(device, lathe::DType::f32, packed, {.loss_denominator = 6.0});
 
   lathe::Tape tape(device);

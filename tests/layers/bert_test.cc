@@ -186,7 +186,7 @@ TEST(Bert, RoundingABatchUpChangesNothing) {
   };
   PackedBatch packed = small_packed_batch();
   const auto exact = gradients_of(packed);
-  round_up_tokens(packed);
+  round_up(packed);
   ASSERT_GT(packed.token.size(), small_packed_batch().token.size());
   const auto rounded = gradients_of(packed);
   for (std::size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(rounded[i], exact[i], 1e-13) << i;

@@ -169,7 +169,7 @@ PackedBatch pack(const TokenizedSamples& samples, std::int64_t count, std::span<
   std::vector<std::int32_t> members(static_cast<std::size_t>(count));
   std::iota(members.begin(), members.end(), 0);
   PackedBatch batch;
-  pack_sequences(samples, members, labels, batch);
+  pack_sequences(samples, members, labels, 0, batch);
   return batch;
 }
 

@@ -48,13 +48,17 @@ class Rows final : public TrainingTask {
       samples.offsets.push_back(i + 1);
       members.push_back(i);
     }
-    pack_sequences(samples, members, labels, packed_);
+    pack_sequences(samples, members, labels, 0, packed_);
+    bucket_ = round_up(packed_);
   }
-  Forward forward(Tape& tape, std::int64_t step) override {
-    // A total of 0 rows makes the loss and its gradient infinite.
-    const Batch batch = upload(device_, arena_.values().dtype(), packed_,
-                               {.random_key = nullptr, .loss_denominator = step == broken_step ? 0.0 : double{kRows}});
-    return {.loss = cross_entropy_loss(tape, linear(tape, x_, weight_.value, Tensor()), batch, {}), .tokens = kRows};
+  void pack(std::int64_t step, StepBatches& batches) override {
+    batches.count = 0;
+    batches.add() = {.packed = packed_, .bucket = bucket_};
+    batches.tokens = kRows;
+    batches.rows = step == broken_step ? 0 : kRows;  // 0 makes the loss and its gradient infinite
+  }
+  Tensor loss(Tape& tape, const Batch& batch) override {
+    return cross_entropy_loss(tape, linear(tape, x_, weight_.value, Tensor()), batch, {});
   }
   double epochs_at(std::int64_t steps) const override { return static_cast<double>(steps) / 100.0; }
   bool ends_epoch(std::int64_t steps) const override { return steps % 100 == 0; }
@@ -80,6 +84,7 @@ class Rows final : public TrainingTask {
   ParameterArena arena_;
   Tensor x_;
   PackedBatch packed_;
+  Bucket bucket_;
 };
 
 class Recorder final : public TrainingObserver {

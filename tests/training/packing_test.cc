@@ -22,7 +22,7 @@ using List = std::vector<std::int32_t>;
 TEST(Packing, LaysSequencesEndToEnd) {
   const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
   PackedBatch batch;
-  pack_sequences(samples, List{2, 0}, List{4, 5, 6}, batch);
+  pack_sequences(samples, List{2, 0}, List{4, 5, 6}, 0, batch);
   EXPECT_EQ(batch.token, (List{9, 5, 9, 8, 9}));
   EXPECT_EQ(batch.position, (List{0, 1, 0, 1, 2}));
   EXPECT_EQ(batch.sample, (List{0, 0, 1, 1, 1}));
@@ -44,7 +44,7 @@ TEST(Packing, CutsLongSegmentsAndSequences) {
   const std::int32_t length = 2 * kEmbeddingSplit + 1;
   const auto samples = samples_of({List(static_cast<std::size_t>(length), 3)});
   PackedBatch batch;
-  pack_sequences(samples, List{0}, {}, batch);
+  pack_sequences(samples, List{0}, {}, 0, batch);
   EXPECT_EQ(batch.split_start, (List{0, kEmbeddingSplit, 2 * kEmbeddingSplit, length}));
   EXPECT_EQ(batch.segment_split, (List{0, 3}));
   EXPECT_EQ(batch.tile_first.size(), static_cast<std::size_t>((length + kAttentionTileRows - 1) / kAttentionTileRows));
@@ -55,9 +55,9 @@ TEST(Packing, ForgetsTheBatchBefore) {
   const auto samples = samples_of({{1, 2}, {3}});
   PackedBatch fresh;
   PackedBatch used;
-  pack_sequences(samples, List{0, 1}, {}, used);
-  pack_sequences(samples, List{1}, {}, used);
-  pack_sequences(samples, List{1}, {}, fresh);
+  pack_sequences(samples, List{0, 1}, {}, 0, used);
+  pack_sequences(samples, List{1}, {}, 0, used);
+  pack_sequences(samples, List{1}, {}, 0, fresh);
   EXPECT_EQ(used.token, fresh.token);
   EXPECT_EQ(used.order, fresh.order);
   EXPECT_EQ(used.split_start, fresh.split_start);
@@ -69,10 +69,10 @@ TEST(Packing, BucketsAreFewAndClose) {
   std::int64_t before = 0;
   int buckets = 0;
   for (std::int64_t tokens = 1; tokens <= 65536; ++tokens) {
-    const std::int64_t bucket = token_bucket(tokens);
+    const std::int64_t bucket = bucket_size(tokens);
     ASSERT_GE(bucket, tokens);
     ASSERT_LT(bucket - tokens, std::max<std::int64_t>(8, tokens / 32 + 1)) << tokens;
-    ASSERT_EQ(token_bucket(bucket), bucket);
+    ASSERT_EQ(bucket_size(bucket), bucket);
     buckets += bucket != before ? 1 : 0;
     before = bucket;
   }
@@ -82,8 +82,8 @@ TEST(Packing, BucketsAreFewAndClose) {
 TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
   const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
   PackedBatch batch;
-  pack_sequences(samples, List{2, 0}, List{4, 5, 6}, batch);
-  round_up_tokens(batch);
+  pack_sequences(samples, List{2, 0}, List{4, 5, 6}, 0, batch);
+  round_up(batch);
   EXPECT_EQ(batch.token, (List{9, 5, 9, 8, 9, 0, 0, 0}));
   EXPECT_EQ(batch.cu_seqlens, (List{0, 2, 5, 8}));
   EXPECT_EQ(batch.position, (List{0, 1, 0, 1, 2, 0, 1, 2}));
@@ -98,12 +98,12 @@ TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
 TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto samples = samples_of({List(200, 3), {4, 5}, {6}});
   PackedBatch batch;
-  reserve(batch, 203, 3);
+  reserve(batch, 203, 3, 3);
   const auto* token = batch.token.data();
   const auto* splits = batch.split_start.data();
   const auto* tiles = batch.tile_sequence.data();
-  pack_sequences(samples, List{0, 1, 2}, {}, batch);
-  round_up_tokens(batch);
+  pack_sequences(samples, List{0, 1, 2}, {}, 0, batch);
+  round_up(batch);
   EXPECT_EQ(batch.token.data(), token);
   EXPECT_EQ(batch.split_start.data(), splits);
   EXPECT_EQ(batch.tile_sequence.data(), tiles);

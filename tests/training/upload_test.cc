@@ -27,7 +27,7 @@ T scalar(const Tensor& tensor) {
 
 void expect_arrives(const DeviceRef& device) {
   PackedBatch packed = small_packed_batch();
-  round_up_tokens(packed);
+  round_up(packed);
   const RandomKey key{.seed = 0xFFFFFFFFU, .step = 17};
   const Batch batch = upload(device, DType::f32, packed, {.random_key = &key, .loss_denominator = 3.0});
   struct Pair {

@@ -1,0 +1,69 @@
+#pragma once
+// What a training step computes before the optimizer: the gradients and the loss of a batch, at once or micro-batch by micro-batch.
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+
+#include "lathe/runtime/graph.h"
+#include "lathe/runtime/parameters.h"
+#include "lathe/runtime/tape.h"
+#include "lathe/training/upload.h"
+
+namespace [[gnu::visibility("default")]] lathe {
+
+/// Whether a CUDA device replays what it did with the first batch of a bucket, or is told anew each time. The CPU is told anew.
+enum class Replay : std::uint8_t { graphs, off };
+
+/// Gradients into an arena, and the loss, of one batch after the other. On a CUDA device the first batch of a bucket is captured, and every batch of
+/// that bucket replays it: what varies lies in device memory (BatchMemory). Steps have their tensors in a StepMemory. Nothing is waited for but in
+/// loss().
+class TrainingStep {
+ public:
+  /// The loss of a batch on a device, recorded on a tape. It depends on the batch's sizes and on what lies in device memory alone.
+  using Loss = std::function<Tensor(Tape& tape, const Batch& batch)>;
+
+  /// `arena` must outlive it. Throws LogicError for an arena without gradients.
+  TrainingStep(const ParameterArena& arena, Loss loss, Replay replay);
+  ~TrainingStep();
+  TrainingStep(const TrainingStep&) = delete;
+  TrainingStep& operator=(const TrainingStep&) = delete;
+  TrainingStep(TrainingStep&&) = delete;
+  TrainingStep& operator=(TrainingStep&&) = delete;
+
+  /// Gradients and loss of a (micro-)batch of `bucket`'s sizes: `first` says whether they are written, or added to those of the step's
+  /// micro-batches before.
+  void run(const PackedBatch& packed, const Bucket& bucket, const BatchScalars& scalars, Use first);
+  /// The step's loss so far. Waits for the device.
+  double loss() const;
+  /// Graphs that were captured.
+  std::int64_t graphs() const noexcept { return static_cast<std::int64_t>(captured_.size()); }
+#ifdef LATHE_EMULATED
+  /// Captures what `bucket` does once more, from another batch, and throws the emulation's Fault where anything would be stale in a replay.
+  void expect_replay_is_current(const Bucket& bucket, Use first);
+#endif
+
+ private:
+  struct Key {
+    Bucket bucket;
+    Use first;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Captured {
+    BatchMemory memory;
+    Graph graph;
+  };
+  void compute(const Batch& batch, Use first);
+
+  const ParameterArena& arena_;
+  Loss compute_loss_;
+  Replay replay_;
+  Tape write_;
+  Tape add_;
+  Tensor loss_;  // of the step so far
+  std::map<Key, Captured> captured_;
+};
+
+}  // namespace lathe
