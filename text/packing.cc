@@ -74,8 +74,9 @@ std::int64_t unit_of(std::int64_t size) {
   return std::max<std::int64_t>(8, static_cast<std::int64_t>(octave) / 32);
 }
 
+inline constexpr std::int64_t kLongestTail = 64;
 /// Tokens of a sequence that is added to reach a size: no position that the batch's own sequences don't have.
-std::int64_t tail_length(std::int64_t longest) { return std::clamp<std::int64_t>(longest, 1, 64); }
+std::int64_t tail_length(std::int64_t longest) { return std::clamp<std::int64_t>(longest, 1, kLongestTail); }
 
 Bucket bucket_of(const PackedBatch& batch) {
   constexpr std::int64_t kLengths = 64;
@@ -130,7 +131,7 @@ std::int64_t bucket_size(std::int64_t size) {
 Bucket round_up(PackedBatch& batch) {
   const Bucket bucket = bucket_of(batch);
   const std::int64_t most = tail_length(batch.max_length);
-  const std::vector<std::int32_t> zeros(static_cast<std::size_t>(most), 0);
+  constexpr std::array<std::int32_t, kLongestTail> zeros{};
   for (std::int64_t missing = bucket.tokens - std::ssize(batch.token); missing > 0;) {
     const auto tail = std::span(zeros).first(static_cast<std::size_t>(std::min(missing, most)));
     add_sequence(tail, tail, batch);
@@ -202,8 +203,8 @@ void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> 
   std::size_t least = 0;
   std::optional<Masking::Draw> least_draw;
   for (std::size_t t = 0; t < batch.token.size(); ++t) {
-    const auto draw = masking.draw(key, static_cast<std::uint32_t>(batch.sample[t]), static_cast<std::uint32_t>(batch.position[t]),
-                                   batch.token[t]);
+    const auto draw = masking.draw(key, static_cast<std::uint32_t>(batch.sample[t]),
+                                   static_cast<std::uint32_t>(batch.position[t]), batch.token[t]);
     if (!draw) continue;
     if (draw->chosen) add_row(batch, t, draw->stand_in);
     if (!least_draw || draw->value < least_draw->value) {

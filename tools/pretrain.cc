@@ -144,7 +144,8 @@ RunSequences read_all(const PretrainOptions& options, const DevSplit& dev, const
 
 std::unique_ptr<MaskedLm> load_or_create(const PretrainOptions& options, const std::optional<WordPieceTokenizer>& tokenizer,
                                          const std::optional<BertConfig>& config, const DeviceChoice& device) {
-  if (options.model) return MaskedLm::load(*options.model, device.device, options.seed, options.dropout, ArenaUse::training, device.dtype);
+  if (options.model)
+    return MaskedLm::load(*options.model, device.device, options.seed, options.dropout, ArenaUse::training, device.dtype);
   return MaskedLm::create(*config, *tokenizer, device.device, options.seed, device.dtype);
 }
 

@@ -83,10 +83,9 @@ MachineUse machine_use(const DeviceChoice& choice) {
 
 void print_training(const TrainingResult& result, const MachineUse& machine) {
   const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
-  const std::string gpu =
-      machine.peak_gpu_memory_bytes
-          ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*machine.peak_gpu_memory_bytes))
-          : "";
+  const std::string gpu = machine.peak_gpu_memory_bytes
+                              ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*machine.peak_gpu_memory_bytes))
+                              : "";
   write_message(fmt::format("trained {} steps in {:.1f} s, {:.0f} tokens/s, {}{:.2f} GB at most\n", result.steps, result.seconds,
                             result.seconds > 0.0 ? static_cast<double>(result.tokens) / result.seconds : 0.0, gpu,
                             gigabytes(machine.peak_memory_bytes)));

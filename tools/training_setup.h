@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "lathe/training/model_weights.h"
+#include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
+#include "tools/setup.h"
 
 namespace lathe {
 

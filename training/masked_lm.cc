@@ -11,8 +11,7 @@
 
 namespace lathe {
 
-MaskedLm::MaskedLm(BertConfig config, WordPieceTokenizer tokenizer, const DeviceRef& device, ArenaUse use,
-                   DType dtype)
+MaskedLm::MaskedLm(BertConfig config, WordPieceTokenizer tokenizer, const DeviceRef& device, ArenaUse use, DType dtype)
     : config_(std::move(config)),
       tokenizer_(std::move(tokenizer)),
       model_(parameters_, bert_settings(config_)),

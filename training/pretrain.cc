@@ -107,7 +107,8 @@ class Run final : public TrainingTask {
 
   void prepare(StepBatches& batches) override {
     if (settings_.micro_batch_tokens == 0) {
-      reserve(batches.add().packed, static_cast<std::size_t>(settings_.batch_tokens), most_sequences(train_, settings_.batch_tokens),
+      reserve(batches.add().packed, static_cast<std::size_t>(settings_.batch_tokens),
+              most_sequences(train_, settings_.batch_tokens),
               static_cast<std::size_t>(rows_of(settings_.batch_tokens, 0, settings_.mlm_probability).most));
     }
     prepare_products();
@@ -138,15 +139,16 @@ class Run final : public TrainingTask {
     std::map<std::int64_t, Size> sizes;  // by tokens
     std::int64_t batches = 0;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      for_each_part(train_, batches_.batch(step), settings_.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t) {
-        const std::int64_t tokens = tokens_of(train_, part);
-        const RowRange rows = rows_of(tokens, std::ssize(part), settings_.mlm_probability);
-        Size& size = sizes[bucket_size(tokens)];
-        size.rows.least = size.steps == 0 ? rows.least : std::min(size.rows.least, rows.least);
-        size.rows.most = std::max(size.rows.most, rows.most);
-        ++size.steps;
-        ++batches;
-      });
+      for_each_part(train_, batches_.batch(step), settings_.micro_batch_tokens,
+                    [&](std::span<const std::int32_t> part, std::int32_t) {
+                      const std::int64_t tokens = tokens_of(train_, part);
+                      const RowRange rows = rows_of(tokens, std::ssize(part), settings_.mlm_probability);
+                      Size& size = sizes[bucket_size(tokens)];
+                      size.rows.least = size.steps == 0 ? rows.least : std::min(size.rows.least, rows.least);
+                      size.rows.most = std::max(size.rows.most, rows.most);
+                      ++size.steps;
+                      ++batches;
+                    });
     }
     constexpr std::int64_t kSeldom = 50;  // one batch in so many
     for (const auto& [tokens, size] : sizes) {

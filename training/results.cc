@@ -39,15 +39,15 @@ Json metrics_json(const ClassificationMetrics& metrics, std::span<const std::str
 
 Json training_json(const TrainingResult& train, const MachineUse& machine) {
   Json json = {{"steps", train.steps},
-          {"total_steps", train.total_steps},
-          {"epochs", train.epochs},
-          {"seconds", train.seconds},
-          {"tokens", train.tokens},
-          {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
-          {"peak_memory_bytes", machine.peak_memory_bytes},
-          {"skipped_steps", train.skipped_steps},
-          {"device", machine.device},
-          {"precision", machine.precision}};
+               {"total_steps", train.total_steps},
+               {"epochs", train.epochs},
+               {"seconds", train.seconds},
+               {"tokens", train.tokens},
+               {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
+               {"peak_memory_bytes", machine.peak_memory_bytes},
+               {"skipped_steps", train.skipped_steps},
+               {"device", machine.device},
+               {"precision", machine.precision}};
   if (machine.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *machine.peak_gpu_memory_bytes;
   return json;
 }

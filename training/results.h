@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
@@ -27,9 +28,6 @@ struct RunResults {
   std::optional<ClassificationMetrics> test;
   FinetuneResult train;
   MachineUse machine;
-};  ///< of tensors, where a GPU computed
-  std::string device = "cpu";                           ///< what computed: "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
-  std::string precision = "fp32";
 };
 
 /// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores

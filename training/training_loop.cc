@@ -47,7 +47,8 @@ class Run {
         observer_(observer),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer),
-        step_(arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
+        step_(
+            arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {}
 
   TrainingResult train(const std::atomic<int>* stop) {
@@ -155,23 +156,6 @@ TrainingSteps training_steps(const TrainingSettings& settings, std::int64_t per_
                      ? static_cast<std::int64_t>(std::ceil(*settings.warmup_share * static_cast<double>(steps.total)))
                      : settings.warmup_steps;
   return steps;
-}
-
-void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget,
-                   const std::function<void(std::span<const std::int32_t> members, std::int32_t first)>& part) {
-  std::size_t first = 0;
-  std::int64_t tokens = 0;
-  const auto end_part = [&](std::size_t end) {
-    part(members.subspan(first, end - first), static_cast<std::int32_t>(first));
-    first = end;
-    tokens = 0;
-  };
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    const std::int64_t length = samples.length(members[i]);
-    if (budget > 0 && i > first && tokens + length > budget) end_part(i);
-    tokens += length;
-  }
-  end_part(members.size());
 }
 
 void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key) {

@@ -2,7 +2,6 @@
 // The part of a run that is the same for every task: steps, learning rate, optimizer, logging, the end.
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -101,8 +100,22 @@ struct StepBatches {
 
 /// Cuts `members`, in order, where the samples of a part would have more than `budget` tokens together; one that has more is a part of its own.
 /// One part where the budget is 0. Calls part(members, number of the first of them).
-void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget,
-                   const std::function<void(std::span<const std::int32_t> members, std::int32_t first)>& part);
+template <class Part>
+void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget, Part part) {
+  std::size_t first = 0;
+  std::int64_t tokens = 0;
+  const auto end_part = [&](std::size_t end) {
+    part(members.subspan(first, end - first), static_cast<std::int32_t>(first));
+    first = end;
+    tokens = 0;
+  };
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const std::int64_t length = samples.length(members[i]);
+    if (budget > 0 && i > first && tokens + length > budget) end_part(i);
+    tokens += length;
+  }
+  end_part(members.size());
+}
 
 /// Gradients and loss of all micro-batches, under the random key of a step.
 void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key);

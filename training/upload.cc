@@ -43,21 +43,21 @@ constexpr std::int64_t room(std::int64_t bytes) { return (bytes + 63) / 64 * 64;
 BatchMemory::BatchMemory(const DeviceRef& device, DType dtype, const PackedBatch& packed, const BatchScalars& scalars)
     : device_(device) {
   struct Place {
-    Tensor Batch::*tensor;
-    DType dtype;
+    Tensor Batch::*tensor = nullptr;
+    DType dtype = DType::i32;
     Shape shape;
   };
-  std::vector<Place> places;
-  for (const List& list : kLists) {
-    places.push_back({list.tensor, DType::i32, Shape{std::ssize(packed.*list.values)}});
-  }
-  if (scalars.random_key != nullptr) places.push_back({&Batch::random_key, DType::i32, Shape{2}});
-  places.push_back({&Batch::loss_scale, dtype == DType::f64 ? DType::f64 : DType::f32, Shape{}});
+  std::array<Place, kLists.size() + 2> places;
+  for (std::size_t i = 0; i < kLists.size(); ++i)
+    places[i] = {kLists[i].tensor, DType::i32, Shape{std::ssize(packed.*kLists[i].values)}};
+  places[kLists.size()] = {&Batch::loss_scale, dtype == DType::f64 ? DType::f64 : DType::f32, Shape{}};
+  places.back() = {&Batch::random_key, DType::i32, Shape{2}};
+  const std::span<const Place> used = std::span(places).first(scalars.random_key == nullptr ? places.size() - 1 : places.size());
   std::int64_t bytes = 0;
-  for (const Place& place : places) bytes += room(place.shape.size() * size_of(place.dtype));
+  for (const Place& place : used) bytes += room(place.shape.size() * size_of(place.dtype));
   memory_ = device->allocate(bytes);
   std::int64_t at = 0;
-  for (const Place& place : places) {
+  for (const Place& place : used) {
     batch_.*place.tensor = Tensor::within(memory_, at, place.dtype, place.shape);
     at += room(place.shape.size() * size_of(place.dtype));
   }
@@ -80,10 +80,14 @@ void BatchMemory::fill(const PackedBatch& packed, const BatchScalars& scalars) {
     to = end;
   };
   for (const List& list : kLists) put(batch_.*list.tensor, std::as_bytes(std::span(packed.*list.values)));
+  const double scale = 1.0 / scalars.loss_denominator;
+  const auto single = static_cast<float>(scale);
+  if (batch_.loss_scale.dtype() == DType::f64) {
+    put(batch_.loss_scale, std::as_bytes(std::span(&scale, 1)));
+  } else {
+    put(batch_.loss_scale, std::as_bytes(std::span(&single, 1)));
+  }
   if (scalars.random_key != nullptr) put(batch_.random_key, std::as_bytes(std::span(scalars.random_key, 1)));
-  const std::array scale = {1.0 / scalars.loss_denominator};
-  const std::array single = {static_cast<float>(scale[0])};
-  put(batch_.loss_scale, batch_.loss_scale.dtype() == DType::f64 ? std::as_bytes(std::span(scale)) : std::as_bytes(std::span(single)));
   device_->send(memory_.data(), staged);
 }
 

@@ -21,7 +21,7 @@ inline PackedBatch small_packed_batch() {
   PackedBatch packed;
   const std::vector<std::int32_t> members = {0, 1, 2};
   const std::vector<std::int32_t> labels = {2, 0, 1};
-  pack_sequences(samples, members, labels, packed);
+  pack_sequences(samples, members, labels, 0, packed);
   return packed;
 }
 

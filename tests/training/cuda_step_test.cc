@@ -12,7 +12,7 @@
 #include "lathe/runtime/random.h"
 #include "lathe/runtime/tape.h"
 #include "lathe/text/packing.h"
-#include "lathe/training/upload.h"
+#include "lathe/training/training_loop.h"
 
 #ifdef LATHE_EMULATED
 #include "lathe/kernels/emulation/runtime_api.h"
@@ -70,34 +70,64 @@ std::array<std::int32_t, 6> varying(std::int64_t step) {
   return members;
 }
 
-/// The losses of training a classifier.
-std::vector<double> losses(const DeviceRef& device, DType dtype, const Members& members, double learning_rate) {
+struct Way {
+  DType dtype = DType::f32;
+  Replay replay = Replay::graphs;
+  std::int64_t micro_batch_tokens = 0;
+};
+
+/// The losses of training a classifier, and the last step's gradients.
+struct Trained {
+  std::vector<double> losses;
+  std::vector<float> gradients;
+  std::int64_t graphs = 0;
+};
+Trained train(const DeviceRef& device, const Way& way, const Members& members) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
-  const ParameterArena arena(device, dtype, parameters);
+  const ParameterArena arena(device, way.dtype, parameters);
   for (const Parameter& parameter : parameters.all()) ParameterArena::initialise(parameter, 3, 0.05);
   AdamWOptimizer optimizer(arena, {});
-  Tape tape(device);
-  arena.watch(tape, Use::write);
+  TrainingStep step(
+      arena, [&](Tape& tape, const Batch& batch) { return cross_entropy_loss(tape, model.forward(tape, batch), batch, {}); },
+      way.replay);
   const Data data = make_data();
-  PackedBatch packed;
-  std::vector<double> found;
-  for (std::int64_t step = 0; step < kSteps; ++step) {
-    const auto chosen = members(step);
-    pack_sequences(data.samples, chosen, data.labels, packed);
-    round_up_tokens(packed);
-    const RandomKey key{.seed = kSeed, .step = static_cast<std::uint32_t>(step)};
-    const Batch batch =
-        upload(device, dtype, packed, {.random_key = &key, .loss_denominator = static_cast<double>(chosen.size())});
-    const Tensor loss = cross_entropy_loss(tape, model.forward(tape, batch), batch, {});
-    tape.backward(loss);
-    optimizer.step(learning_rate);
-    float value = 0.0F;
-    loss.copy_to<float>(std::span(&value, 1));
-    found.push_back(value);
+  StepBatches batches;
+  Trained trained;
+  for (std::int64_t number = 0; number < kSteps; ++number) {
+    const auto chosen = members(number);
+    batches.count = 0;
+    batches.rows = std::ssize(chosen);
+    for_each_part(data.samples, chosen, way.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
+      auto& [packed, bucket] = batches.add();
+      pack_sequences(data.samples, part, data.labels, first, packed);
+      bucket = round_up(packed);
+    });
+    compute_gradients(step, batches, {.seed = kSeed, .step = static_cast<std::uint32_t>(number)});
+    optimizer.step(1e-3);
+    trained.losses.push_back(step.loss());
+#ifdef LATHE_EMULATED
+    if (way.replay == Replay::graphs && device->kind() == DeviceKind::cuda) {
+      for (std::size_t i = 0; i < batches.count; ++i)
+        step.expect_replay_is_current(batches.micro_batches[i].bucket, i == 0 ? Use::write : Use::add);
+    }
+#endif
   }
   EXPECT_EQ(optimizer.last().updates, kSteps);
-  return found;
+  trained.gradients.resize(static_cast<std::size_t>(arena.gradients().size()));
+  arena.gradients().copy_to<float>(trained.gradients);
+  trained.graphs = step.graphs();
+  return trained;
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0.0;
+  double norm = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / norm);
 }
 
 DeviceRef cpu() { return Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}); }
@@ -111,23 +141,44 @@ class CudaStep : public testing::Test {
 };
 
 TEST_F(CudaStep, Fp32HasTheLossesOfTheCpu) {
-  const auto expected = losses(cpu(), DType::f32, varying, 1e-3);
-  const auto actual = losses(cuda(), DType::f32, varying, 1e-3);
-  for (std::size_t step = 0; step < expected.size(); ++step)
-    EXPECT_NEAR(actual[step], expected[step], 1e-4) << "step " << step + 1;
+  const Trained expected = train(cpu(), {}, varying);
+  const Trained actual = train(cuda(), {}, varying);
+  for (std::size_t step = 0; step < expected.losses.size(); ++step)
+    EXPECT_NEAR(actual.losses[step], expected.losses[step], 1e-4) << "step " << step + 1;
+  EXPECT_EQ(expected.graphs, 0);
+  EXPECT_GE(actual.graphs, 1);
+  EXPECT_LT(actual.graphs, kSteps) << "batches of a bucket share a graph";
 }
 
 TEST_F(CudaStep, Bf16HasTheLossesOfTheCpuToTwoPercent) {
-  const auto expected = losses(cpu(), DType::f32, varying, 1e-3);
-  const auto actual = losses(cuda(), DType::bf16, varying, 1e-3);
-  for (std::size_t step = 0; step < expected.size(); ++step)
-    EXPECT_NEAR(actual[step], expected[step], 0.02 * expected[step]) << "step " << step + 1;
+  const Trained expected = train(cpu(), {}, varying);
+  const Trained actual = train(cuda(), {.dtype = DType::bf16}, varying);
+  for (std::size_t step = 0; step < expected.losses.size(); ++step)
+    EXPECT_NEAR(actual.losses[step], expected.losses[step], 0.02 * expected.losses[step]) << "step " << step + 1;
+}
+
+TEST_F(CudaStep, GraphsAndKernelsOneByOneGiveTheSameBits) {
+  const Trained graphs = train(cuda(), {.dtype = DType::bf16, .replay = Replay::graphs, .micro_batch_tokens = 80}, varying);
+  const Trained kernels = train(cuda(), {.dtype = DType::bf16, .replay = Replay::off, .micro_batch_tokens = 80}, varying);
+  EXPECT_EQ(graphs.losses, kernels.losses);
+  EXPECT_EQ(graphs.gradients, kernels.gradients);
+  EXPECT_EQ(kernels.graphs, 0);
+}
+
+TEST_F(CudaStep, MicroBatchesHaveTheGradientsOfTheBatch) {
+  for (const DeviceRef& device : {cpu(), cuda()}) {
+    const Trained whole = train(device, {}, varying);
+    const Trained parts = train(device, {.dtype = DType::f32, .replay = Replay::graphs, .micro_batch_tokens = 50}, varying);
+    for (std::size_t step = 0; step < whole.losses.size(); ++step)
+      EXPECT_NEAR(parts.losses[step], whole.losses[step], 1e-4) << "step " << step + 1;
+    EXPECT_LE(distance(parts.gradients, whole.gradients), 1e-3) << "after 20 steps apart";
+  }
 }
 
 TEST_F(CudaStep, LearnsABatchThatIsRepeated) {
   const auto same = [](std::int64_t) { return varying(0); };
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto found = losses(cuda(), dtype, same, 1e-3);
+    const auto found = train(cuda(), {.dtype = dtype}, same).losses;
     EXPECT_LT(found.back(), 0.9 * found.front()) << to_string(dtype);
   }
 }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "lathe/kernels/embedding.h"
 
 namespace lathe {
@@ -83,16 +85,53 @@ TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
   const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
   PackedBatch batch;
   pack_sequences(samples, List{2, 0}, List{4, 5, 6}, 0, batch);
-  round_up(batch);
+  const Bucket bucket = round_up(batch);
+  EXPECT_EQ(bucket, (Bucket{.tokens = 8, .sequences = 8, .rows = 8, .longest = 64}));
   EXPECT_EQ(batch.token, (List{9, 5, 9, 8, 9, 0, 0, 0}));
-  EXPECT_EQ(batch.cu_seqlens, (List{0, 2, 5, 8}));
+  EXPECT_EQ(batch.cu_seqlens, (List{0, 2, 5, 8, 8, 8, 8, 8, 8}));
   EXPECT_EQ(batch.position, (List{0, 1, 0, 1, 2, 0, 1, 2}));
-  EXPECT_EQ(batch.row_token, (List{0, 2})) << "no labelled row is added";
-  EXPECT_EQ(batch.token_row, (List{0, -1, 1, -1, -1, -1, -1, -1}));
-  EXPECT_EQ(batch.max_length, 3);
+  EXPECT_EQ(batch.sequence_sample, (List{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(batch.row_token, (List{0, 2, 7, 7, 7, 7, 7, 7}));
+  EXPECT_EQ(batch.label, (List{6, 4, -1, -1, -1, -1, -1, -1}));
+  EXPECT_EQ(batch.token_row, (List{0, -1, 1, -1, -1, -1, -1, -1})) << "no labelled row is added";
+  EXPECT_EQ(batch.max_length, 64);
   EXPECT_EQ(batch.order, (List{5, 6, 7, 1, 3, 0, 2, 4}));
-  EXPECT_EQ(batch.segment_row, (List{0, 5, 8, 9}));
-  EXPECT_EQ(batch.split_start.back(), 8);
+  EXPECT_EQ(batch.segment_row, (List{0, 5, 8, 9, -1, -1, -1, -1}));
+  EXPECT_EQ(batch.segment_split, (List{0, 1, 2, 3, 4, 4, 4, 4, 4}));
+  EXPECT_EQ(batch.split_start, (List{0, 3, 4, 5, 8, 8, 8, 8, 8}));
+  EXPECT_EQ(batch.tile_sequence, (List{0, 1, 2, -1, -1, -1, -1, -1}));
+  EXPECT_EQ(batch.key_tile_sequence, batch.tile_sequence);
+}
+
+TEST(Packing, BatchesOfABucketHaveListsOfEqualLengths) {
+  // Other numbers of sequences, rows and words, one of them often, in as many tokens.
+  const auto one = samples_of({List(70, 3), List(130, 4), List(61, 5)});
+  List counting(200);
+  std::iota(counting.begin(), counting.end(), 7);
+  const auto other = samples_of({counting, List(62, 5)});
+  PackedBatch first;
+  PackedBatch second;
+  pack_sequences(one, List{0, 1, 2}, {}, 0, first);
+  pack_sequences(other, List{0, 1}, {}, 0, second);
+  first.max_length = second.max_length;
+  EXPECT_EQ(round_up(first), round_up(second));
+  for (const auto list :
+       {&PackedBatch::token, &PackedBatch::position, &PackedBatch::type, &PackedBatch::sample, &PackedBatch::sequence_sample,
+        &PackedBatch::cu_seqlens, &PackedBatch::row_token, &PackedBatch::row_sample, &PackedBatch::row_position,
+        &PackedBatch::token_row, &PackedBatch::label, &PackedBatch::order, &PackedBatch::split_start, &PackedBatch::segment_split,
+        &PackedBatch::segment_row, &PackedBatch::tile_sequence, &PackedBatch::tile_first, &PackedBatch::key_tile_sequence,
+        &PackedBatch::key_tile_first}) {
+    EXPECT_EQ((first.*list).size(), (second.*list).size());
+  }
+}
+
+TEST(Packing, SamplesAreNumberedFromTheirPlaceInTheGlobalBatch) {
+  const auto samples = samples_of({{9, 8, 9}, {7}, {9, 5}});
+  PackedBatch batch;
+  pack_sequences(samples, List{1, 2}, {}, 5, batch);
+  EXPECT_EQ(batch.sample, (List{5, 6, 6}));
+  EXPECT_EQ(batch.sequence_sample, (List{5, 6}));
+  EXPECT_EQ(batch.row_sample, (List{5, 6}));
 }
 
 TEST(Packing, ReservedBatchesDoNotGrow) {

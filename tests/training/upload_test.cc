@@ -50,7 +50,7 @@ void expect_arrives(const DeviceRef& device) {
   }
   EXPECT_EQ(integers(batch.random_key), (std::vector<std::int32_t>{-1, 17}));
   EXPECT_EQ(scalar<float>(batch.loss_scale), static_cast<float>(1.0 / 3.0));
-  EXPECT_EQ(batch.max_length, 5);
+  EXPECT_EQ(batch.max_length, 64);
 
   const Batch evaluated = upload(device, DType::bf16, packed, {});
   EXPECT_FALSE(evaluated.random_key);
