@@ -30,7 +30,7 @@ const Tensor& trained(const Tensor& master) {
 
 }  // namespace
 
-AdamWOptimizer::AdamWOptimizer(const ParameterArena& arena, const AdamWSettings& settings)
+AdamWOptimizer::AdamWOptimizer(const ParameterArena& arena, const AdamWSettings& settings, Replay replay)
     : arena_(arena),
       settings_(settings),
       next_{.max_norm = static_cast<float>(settings.max_norm)},
@@ -38,7 +38,8 @@ AdamWOptimizer::AdamWOptimizer(const ParameterArena& arena, const AdamWSettings&
       v_(Tensor::zeros(arena.device(), arena.master().dtype(), arena.master().shape())),
       block_sums_(Tensor::empty(arena.device(), arena.master().dtype(), Shape{static_cast<std::int64_t>(arena.blocks().size())})),
       table_(words_of(arena.device(), arena.blocks())),
-      state_(words_of(arena.device(), std::span<const OptimizerStep>(&next_, 1))) {
+      state_(words_of(arena.device(), std::span<const OptimizerStep>(&next_, 1))),
+      replay_(arena.device()->kind() == DeviceKind::cuda ? replay : Replay::off) {
   const std::array<AdamWGroup, 2> groups = {
       AdamWGroup{.learning_rate_factor = 1.0F, .weight_decay = static_cast<float>(settings.weight_decay)},
       AdamWGroup{.learning_rate_factor = 1.0F, .weight_decay = 0.0F}};
@@ -50,7 +51,9 @@ void AdamWOptimizer::step(double learning_rate) {
   ++next_.step;
   arena_.device()->upload(reinterpret_cast<std::byte*>(state_.data<std::int32_t>()),
                           std::as_bytes(std::span(&next_, 1)).first(kSetByHost));
-  update();
+  if (replay_ == Replay::off) return update();
+  if (!graph_) graph_ = Graph::capture(arena_.device(), [this] { update(); });
+  graph_->replay();
 }
 
 void AdamWOptimizer::update() const {

@@ -1,8 +1,10 @@
 #pragma once
 // AdamW over a model's flat arenas, with clipping by the global norm.
 #include <cstdint>
+#include <optional>
 
 #include "lathe/kernels/optimizer.h"
+#include "lathe/runtime/graph.h"
 #include "lathe/runtime/parameters.h"
 
 namespace [[gnu::visibility("default")]] lathe {
@@ -21,7 +23,7 @@ struct AdamWSettings {
 /// optimizer's own t then stay as they are. All of it lies on the arena's device.
 class AdamWOptimizer {
  public:
-  AdamWOptimizer(const ParameterArena& arena, const AdamWSettings& settings);
+  AdamWOptimizer(const ParameterArena& arena, const AdamWSettings& settings, Replay replay = Replay::off);
 
   /// One update with the arena's gradients. Waits for nothing: what varies from step to step goes to the device as an upload does.
   void step(double learning_rate);
@@ -41,6 +43,8 @@ class AdamWOptimizer {
   Tensor table_;   // an ArenaBlock a block
   Tensor groups_;  // AdamWGroup
   Tensor state_;   // an OptimizerStep
+  Replay replay_;
+  std::optional<Graph> graph_;  // of update()
 };
 
 }  // namespace lathe

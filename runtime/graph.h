@@ -1,5 +1,6 @@
 #pragma once
 // What a CUDA device does in a step, captured once and replayed: its graph, and the memory whose addresses the graph holds.
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -8,6 +9,9 @@
 namespace [[gnu::visibility("default")]] lathe {
 
 class CapturedWork;
+
+/// Whether a CUDA device captures what it does again and again, and replays it, or is told of each kernel anew. The CPU is told anew.
+enum class Replay : std::uint8_t { graphs, off };
 
 /// While one lives, what its device allocates comes from a region of its own, apart from what lives longer (weights, an optimizer's state).
 /// Freed blocks of the region are used again, the lowest that fits first, and its pieces stay until the device goes: a step that allocates

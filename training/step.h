@@ -14,9 +14,6 @@
 
 namespace [[gnu::visibility("default")]] lathe {
 
-/// Whether a CUDA device replays what it did with the first batch of a bucket, or is told anew each time. The CPU is told anew.
-enum class Replay : std::uint8_t { graphs, off };
-
 /// Gradients into an arena, and the loss, of one batch after the other. On a CUDA device the first batch of a bucket is captured, and every batch of
 /// that bucket replays it: what varies lies in device memory (BatchMemory). Steps have their tensors in a StepMemory. Nothing is waited for but in
 /// loss().

@@ -46,7 +46,7 @@ class Run {
         steps_(steps),
         observer_(observer),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
-        optimizer_(arena, settings.optimizer),
+        optimizer_(arena, settings.optimizer, settings.replay),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {}

@@ -87,7 +87,7 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members) {
   const BertClassifier model(parameters, tiny(), 2, 0.1);
   const ParameterArena arena(device, way.dtype, parameters);
   for (const Parameter& parameter : parameters.all()) ParameterArena::initialise(parameter, 3, 0.05);
-  AdamWOptimizer optimizer(arena, {});
+  AdamWOptimizer optimizer(arena, {}, way.replay);
   TrainingStep step(
       arena, [&](Tape& tape, const Batch& batch) { return cross_entropy_loss(tape, model.forward(tape, batch), batch, {}); },
       way.replay);
