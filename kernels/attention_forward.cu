@@ -324,7 +324,7 @@ __device__ __forceinline__ void copy_rows(float* to, int step, const T* from, st
 }
 
 /// Head sizes up to 32 kColumns.
-template <class T, int kColumns>
+template <int kColumns, class T>
 __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
     attention_forward_plain_kernel(const __grid_constant__ AttentionForward<T> args) {
   constexpr unsigned kParts = kTileQueries / kPlainQueries;
@@ -456,10 +456,10 @@ void launch_for_tensor_cores(CudaStream stream, const AttentionForward<Bf16>& ar
   }
 }
 
-template <class T, int kColumns>
+template <int kColumns, class T>
 void launch_plain(CudaStream stream, const AttentionForward<T>& args) {
   const auto floats = static_cast<std::size_t>(PlainTiles{static_cast<int>(args.head_size)}.size());
-  launch(attention_forward_plain_kernel<T, kColumns>,
+  launch(attention_forward_plain_kernel<kColumns, T>,
          {.grid = blocks_for(args.query_tiles.count * (kTileQueries / kPlainQueries) * args.heads, 1),
           .block = kPlainWarps * kWarp,
           .shared_bytes = floats * sizeof(float)},
@@ -498,9 +498,9 @@ void attention_forward(CudaStream stream, const AttentionForward<T>& args) {
       }
     }
   }
-  if (args.head_size <= 64) return launch_plain<T, 2>(stream, args);
-  if (args.head_size <= 128) return launch_plain<T, 4>(stream, args);
-  launch_plain<T, 8>(stream, args);
+  if (args.head_size <= 64) return launch_plain<2>(stream, args);
+  if (args.head_size <= 128) return launch_plain<4>(stream, args);
+  launch_plain<8>(stream, args);
 }
 template void attention_forward(CudaStream, const AttentionForward<float>&);
 template void attention_forward(CudaStream, const AttentionForward<Bf16>&);
