@@ -501,7 +501,7 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       if (query >= queries) continue;
       Accumulators<Tiles::kQueryFragments, Tiles::kColumns / 8> d_q;
       d_q.clear();
-#pragma unroll 1
+#pragma unroll 2
       for (int key = 0; key < keys; key += 16) {
         std::uint32_t a[Tiles::kQueryFragments][4];
         std::uint32_t b[4];
@@ -625,16 +625,19 @@ struct PlainMemory {
   }
 };
 
-/// A block's work: kPlainTile rows of a tile in one of the lists, and a head.
+/// Whose rows a block owns.
+enum class Side : std::uint8_t { queries, keys };
+
+/// A block's work: kPlainTile rows of a tile in the side's list, and a head.
 struct PlainWork {
   int sequence;
   int head;
   SequenceRows rows;
   int first, end;
 
-  /// `own`: the sequence's queries or its keys.
   template <class T>
-  __device__ __forceinline__ PlainWork(const AttentionBackward<T>& args, const AttentionTiles& list, std::int32_t SequenceRows::*own) {
+  __device__ __forceinline__ PlainWork(const AttentionBackward<T>& args, Side side) {
+    const AttentionTiles& list = side == Side::queries ? args.query_tiles : args.key_tiles;
     const auto heads = static_cast<unsigned>(args.heads);
     const unsigned per_tile = (static_cast<unsigned>(list.rows) + kPlainTile - 1) / kPlainTile;
     const unsigned unit = blockIdx.x / heads;
@@ -644,7 +647,8 @@ struct PlainWork {
     rows = sequence_rows(args.cu_q, args.cu_k, sequence);
     const int tile_first = list.first[unit / per_tile];
     first = tile_first + static_cast<int>(unit % per_tile) * kPlainTile;
-    end = min(min(first + kPlainTile, tile_first + static_cast<int>(list.rows)), rows.*own);
+    end = min(first + kPlainTile, tile_first + static_cast<int>(list.rows));
+    end = min(end, side == Side::queries ? rows.queries : rows.keys);
   }
   __device__ __forceinline__ bool empty() const { return sequence < 0 || first >= end; }
 };
@@ -674,23 +678,23 @@ __device__ __forceinline__ void score(const AttentionBackward<T>& args, const Pl
   const int column = static_cast<int>(threadIdx.x) % kPlainTile;
   const int query = first_query + row;
   const int key = first_key + column;
-  float p = 0.0F;
-  float ds = 0.0F;
-  if (query < work.rows.queries && key < visible_keys(args.mask, work.rows, query)) {
-    float s = 0.0F;
-    float d_p = 0.0F;
-    for (int c = 0; c < memory.head_size; ++c) {
-      s = fmaf(memory.q()[row * memory.stride + c], memory.k()[column * memory.stride + c], s);
-      d_p = fmaf(memory.d_out()[row * memory.stride + c], memory.v()[column * memory.stride + c], d_p);
-    }
-    const std::int64_t place = work.head * args.queries + work.rows.first_query + query;
-    p = expf(fmaf(s, static_cast<float>(args.scale), -args.lse[place]));
-    const bool keeps = args.dropout.threshold == 0 || dropout.kept(query, key);
-    ds = p * ((keeps ? d_p * dropout.scale() : 0.0F) - statistics[2 * place + 1]);
-    if (!keeps) p = 0.0F;
+  float s = 0.0F;
+  float d_p = 0.0F;
+  for (int c = 0; c < memory.head_size; ++c) {
+    s = fmaf(memory.q()[row * memory.stride + c], memory.k()[column * memory.stride + c], s);
+    d_p = fmaf(memory.d_out()[row * memory.stride + c], memory.v()[column * memory.stride + c], d_p);
   }
-  *memory.p(row, column) = p;
-  *memory.ds(row, column) = ds;
+  float lse = INFINITY;
+  float delta = 0.0F;
+  if (query < work.rows.queries && key < visible_keys(args.mask, work.rows, query)) {
+    const std::int64_t place = work.head * args.queries + work.rows.first_query + query;
+    lse = args.lse[place];
+    delta = statistics[2 * place + 1];
+  }
+  const float p = lse == INFINITY ? 0.0F : expf(fmaf(s, static_cast<float>(args.scale), -lse));
+  const bool keeps = args.dropout.threshold == 0 || dropout.kept(query, key);
+  *memory.p(row, column) = keeps ? p : 0.0F;
+  *memory.ds(row, column) = p * ((keeps ? d_p * dropout.scale() : 0.0F) - delta);
 }
 
 /// Puts a thread's columns of a row of gradients there.
@@ -724,7 +728,7 @@ __device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const P
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads)
     attention_plain_queries_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
-  const PlainWork work(args, args.query_tiles, &SequenceRows::queries);
+  const PlainWork work(args, Side::queries);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
   const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
@@ -749,7 +753,7 @@ __global__ void __launch_bounds__(kPlainThreads)
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads)
     attention_plain_keys_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
-  const PlainWork work(args, args.key_tiles, &SequenceRows::keys);
+  const PlainWork work(args, Side::keys);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
   const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));

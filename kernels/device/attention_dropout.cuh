@@ -95,8 +95,7 @@ class ProbabilityDropout {
     const Query queries[1] = {this->query(query)};
     const auto j = static_cast<std::uint32_t>(key);
     draw(words, queries, 4 * (j / 32) + j % 8 / 2);
-    const std::uint32_t word = words[0][j % 32 / 8];
-    return (j % 2 == 0 ? word << 16U : word) >= threshold_;
+    return (kept(words[0]) >> (2 * (j % 32 / 8) + j % 2) & 1U) != 0;
   }
 
  private:

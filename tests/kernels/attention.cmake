@@ -1,1 +1,2 @@
 lathe_test(kernels_attention SOURCES kernels/attention_test.cc LINKS lathe::kernels)
+lathe_test(kernels_attention_backward CUDA SOURCES kernels/attention_backward_test.cc LINKS lathe::kernels)
