@@ -37,24 +37,23 @@ enum class Drops : std::uint8_t { no, yes };
 
 /// A block's work: queries of a tile, and a head.
 struct Work {
-  int sequence;  ///< -1: none
+  int sequence;
   int head;
   int first;    ///< query in the sequence
   int queries;  ///< from it on; none or less where the tile has fewer
   int keys;     ///< that the last of them sees, which sees most
   SequenceRows rows;
 
-  /// Queries offset to offset + most of a tile.
+  /// Queries offset to offset + most of a tile that isn't empty.
   template <class T>
   __device__ __forceinline__ Work(const AttentionForward<T>& args, unsigned tile, unsigned of_head, int offset, int most)
-      : sequence(from_first_lane(args.query_tiles.sequence[tile])), head(static_cast<int>(of_head)) {
-    if (sequence < 0) return;
-    rows = sequence_rows(args.cu_q, args.cu_k, sequence);
-    first = from_first_lane(args.query_tiles.first[tile]) + offset;
+      : sequence(from_first_lane(args.query_tiles.sequence[tile])),
+        head(static_cast<int>(of_head)),
+        first(from_first_lane(args.query_tiles.first[tile]) + offset),
+        rows(sequence_rows(args.cu_q, args.cu_k, sequence)) {
     queries = min(rows.queries - first, most);
     keys = visible_keys(args.mask, rows, first + queries - 1);
   }
-  __device__ __forceinline__ bool empty() const { return sequence < 0 || queries <= 0; }
   /// The first query's row of the packed batch.
   __device__ __forceinline__ std::int64_t query_row() const { return std::int64_t{rows.first_query} + first; }
   template <class T>
@@ -67,7 +66,7 @@ struct Work {
 template <int kHeadSize>
 struct TensorTiles {
   static constexpr int kThreads = 128;
-  static constexpr int kKeys = 64;
+  static constexpr int kKeys = kHeadSize <= 64 ? 64 : 32;
   static constexpr int kFragments = 2;  // of 16 rows, a warp
   static constexpr int kWarpQueries = 16 * kFragments;
   static constexpr Swizzle kSwizzle = kHeadSize % 64 == 0 ? Swizzle::bytes_128 : Swizzle::bytes_64;
@@ -119,15 +118,17 @@ class QueryFragments {
 /// Sets to 0 what dropout takes of keys [32 group, 32 group + 32) of a tile that begins at `first_key`.
 template <int kM, int kN>
 __device__ __forceinline__ void drop(Accumulators<kM, kN>& scores, const ProbabilityDropout& dropout,
-                                     const ProbabilityDropout::Query (&queries)[2 * kM], int group, int first_key) {
-  std::uint32_t words[2 * kM][4];
-  dropout.draw(words, queries, static_cast<std::uint32_t>(first_key / 8 + 4 * group) + threadIdx.x % 4);
+                                     const ProbabilityDropout::Query (&queries)[kM][2], int group, int first_key) {
+  const std::uint32_t block = static_cast<std::uint32_t>(first_key / 8 + 4 * group) + threadIdx.x % 4;
 #pragma unroll
-  for (int r = 0; r < 2 * kM; ++r) {
+  for (int m = 0; m < kM; ++m) {
+    std::uint32_t words[2][4];
+    dropout.draw(words, queries[m], block);
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
-      float(&piece)[4] = scores.value[r / 2][4 * group + n];
-      dropout.drop(piece[r % 2 * 2], piece[r % 2 * 2 + 1], words[r][n]);
+      float(&piece)[4] = scores.value[m][4 * group + n];
+      dropout.drop(piece[0], piece[1], words[0][n]);
+      dropout.drop(piece[2], piece[3], words[1][n]);
     }
   }
 }
@@ -169,8 +170,9 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   constexpr int kM = Tiles::kFragments;
   constexpr int kKeys = Tiles::kKeys;
   const auto heads = static_cast<unsigned>(args.heads);
-  const Work work(args, blockIdx.x / heads, blockIdx.x % heads, 0, kTileQueries);
-  if (work.empty()) return;
+  const unsigned tile = blockIdx.x / heads;
+  if (args.query_tiles.sequence[tile] < 0) return;
+  const Work work(args, tile, blockIdx.x - tile * heads, 0, kTileQueries);
 
   const typename Tiles::Queries q_tile{dynamic_shared<Bf16>()};
   Bf16* const stages = q_tile.data + kTileQueries * kHeadSize;
@@ -181,8 +183,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   const int warp_first = thread / kWarp * Tiles::kWarpQueries;
   const TileCopy<Keys, Tiles::kThreads> copy(thread);
   const std::int64_t first_key = work.rows.first_key;
-  const Bf16* k = args.k + first_key * args.k_stride + work.head * kHeadSize;
-  const Bf16* v = args.v + first_key * args.v_stride + work.head * kHeadSize;
+  const Bf16* k = copy.first_piece(args.k + first_key * args.k_stride + work.head * kHeadSize, args.k_stride);
+  const Bf16* v = copy.first_piece(args.v + first_key * args.v_stride + work.head * kHeadSize, args.v_stride);
   const auto load_keys = [&](int stage, int first) {
     copy.load(k_tile(stage), k, args.k_stride, work.keys - first);
     copy.load(v_tile(stage), v, args.v_stride, work.keys - first);
@@ -194,11 +196,6 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   QueryFragments<kHeadSize> queries(q_tile, warp_first);
   const PieceReader<Factor::right_transposed, Keys> k_reader;
   const PieceReader<Factor::right, Keys> v_reader;
-  int visible[2 * kM];
-#pragma unroll
-  for (int r = 0; r < 2 * kM; ++r) {
-    visible[r] = visible_keys(args.mask, work.rows, work.first + warp_first + fragment_row(r));
-  }
   // Of the warp's own queries: a warp without any has nothing to compute, and a tile whose keys all of them see needs no mask.
   const int warp_queries = min(work.queries - warp_first, Tiles::kWarpQueries);
   const int warp_keys = warp_queries <= 0 ? 0 : visible_keys(args.mask, work.rows, work.first + warp_first + warp_queries - 1);
@@ -206,17 +203,20 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
 
   Accumulators<kM, kHeadSize / 8> out;
   out.clear();
-  OnlineSoftmax<kM> softmax(static_cast<float>(args.scale));
-  const ProbabilityDropout dropout = work.dropout(args);
-  ProbabilityDropout::Query dropped[2 * kM];
+  const auto scale = static_cast<float>(args.scale);
+  OnlineSoftmax<kM> softmax(scale);
+  ProbabilityDropout dropout;
+  ProbabilityDropout::Query dropped[kM][2];
   if constexpr (kDrops == Drops::yes) {
+    dropout = work.dropout(args);
 #pragma unroll
-    for (int r = 0; r < 2 * kM; ++r) dropped[r] = dropout.query(work.first + warp_first + fragment_row(r));
+    for (int r = 0; r < 2 * kM; ++r) dropped[r / 2][r % 2] = dropout.query(work.first + warp_first + fragment_row(r));
   }
 
   if (work.keys > 0) {
     const TileCopy<typename Tiles::Queries, Tiles::kThreads> copy_queries(thread);
-    copy_queries.load(q_tile, args.q + work.query_row() * args.q_stride + work.head * kHeadSize, args.q_stride, work.queries);
+    const Bf16* const q = args.q + work.query_row() * args.q_stride + work.head * kHeadSize;
+    copy_queries.load(q_tile, copy_queries.first_piece(q, args.q_stride), args.q_stride, work.queries);
     load_keys(0, 0);
   }
 #pragma unroll 1
@@ -243,10 +243,12 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
       }
     }
     if (first + kKeys > seen_by_all) {
-      int left[2 * kM];
+      int visible[2 * kM];
 #pragma unroll
-      for (int r = 0; r < 2 * kM; ++r) left[r] = visible[r] - first;
-      hide(scores, left);
+      for (int r = 0; r < 2 * kM; ++r) {
+        visible[r] = visible_keys(args.mask, work.rows, work.first + warp_first + fragment_row(r)) - first;
+      }
+      hide(scores, visible);
     }
     softmax.exponentiate(scores, out);
 
@@ -273,7 +275,7 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   float inverse[2 * kM];
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
-    const typename OnlineSoftmax<kM>::Sum sum = softmax.sum(r);
+    const typename OnlineSoftmax<kM>::Sum sum = softmax.sum(r, scale);
     logarithm[r] = sum.logarithm;
     inverse[r] = sum.exponentials == 0.0F ? 0.0F : dropout.scale() / sum.exponentials;
   }
@@ -285,7 +287,7 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   const std::int64_t row = work.query_row() + warp_first;
   const TileCopy<typename Tiles::Queries, kWarp, Tiles::kWarpQueries> copy_out(thread % kWarp, warp_first);
   const std::int64_t width = args.heads * kHeadSize;
-  copy_out.store(args.out + row * width + work.head * kHeadSize, q_tile, width, warp_queries);
+  copy_out.store(copy_out.first_piece(args.out + row * width + work.head * kHeadSize, width), q_tile, width, warp_queries);
   const float of_lane = by_row(logarithm);
   if (thread % kWarp < warp_queries) args.lse[work.head * args.queries + row + thread % kWarp] = of_lane;
 }
@@ -321,13 +323,14 @@ __device__ __forceinline__ void copy_rows(float* to, int step, const T* from, st
 
 /// Head sizes up to 32 kColumns.
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kPlainWarps* kWarp)
+__global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
     attention_forward_plain_kernel(const __grid_constant__ AttentionForward<T> args) {
   constexpr unsigned kParts = kTileQueries / kPlainQueries;
   const auto heads = static_cast<unsigned>(args.heads);
   const unsigned part = blockIdx.x / heads;
-  const Work work(args, part / kParts, blockIdx.x % heads, static_cast<int>(part % kParts) * kPlainQueries, kPlainQueries);
-  if (work.empty()) return;
+  if (args.query_tiles.sequence[part / kParts] < 0) return;
+  const Work work(args, part / kParts, blockIdx.x - part * heads, static_cast<int>(part % kParts) * kPlainQueries, kPlainQueries);
+  if (work.queries <= 0) return;
 
   const auto head_size = static_cast<int>(args.head_size);
   const PlainTiles tiles{head_size};
@@ -349,7 +352,7 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp)
     }
     store<kWarpQueries>(queries + c * kWarpQueries, column);
   }
-  const ProbabilityDropout dropout = work.dropout(args);
+  const ProbabilityDropout dropout = args.dropout.threshold == 0 ? ProbabilityDropout() : work.dropout(args);
   const auto scale = static_cast<float>(args.scale);
   int visible[kWarpQueries];
   float largest[kWarpQueries];

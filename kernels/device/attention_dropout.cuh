@@ -18,24 +18,27 @@ class ProbabilityDropout {
     std::uint32_t x0, x1, x2;
   };
 
-  /// `head` counts through all layers: layer * NH + head. Nothing is read where the threshold is 0.
+  /// Keeps everything.
+  ProbabilityDropout() = default;
+  /// `head` counts through all layers: layer * NH + head. The threshold isn't 0.
   __device__ __forceinline__ ProbabilityDropout(const AttentionDropout& dropout, int sequence, std::uint32_t head)
       : threshold_(dropout.threshold << 16U) {
-    if (dropout.threshold == 0) return;
     // By way of the first lane, so that the compiler knows them to be the same for a warp: all that follows costs no register a thread.
     key_ = {.seed = from_first_lane(dropout.key->seed), .step = from_first_lane(dropout.key->step)};
-    const std::uint64_t of_sample = std::uint64_t{kMultiplier0} * static_cast<std::uint32_t>(from_first_lane(dropout.sample[sequence]));
+    const std::uint64_t of_sample =
+        std::uint64_t{kMultiplier0} * static_cast<std::uint32_t>(from_first_lane(dropout.sample[sequence]));
     const std::uint64_t of_head = std::uint64_t{kMultiplier1} * head;
     sample_low_ = low(of_sample);
     sample_high_ = high(of_sample) ^ key_.step;
     head_low_ = low(of_head);
     head_high_ = high(of_head) ^ key_.seed;
-    // dropout_scale() without fp64: of two integers below 2^24 the quotient is the same float either way.
-    scale_ = 65536.0F / static_cast<float>(65536U - dropout.threshold);
   }
 
   /// What kept probabilities are multiplied by.
-  __device__ __forceinline__ float scale() const { return scale_; }
+  __device__ __forceinline__ float scale() const {
+    // dropout_scale() without fp64: of two integers below 2^24 the quotient is the same float either way.
+    return 65536.0F / static_cast<float>(65536U - (threshold_ >> 16U));
+  }
 
   __device__ __forceinline__ Query query(int query) const {
     const std::uint64_t p0 = std::uint64_t{kMultiplier0} * (head_high_ ^ static_cast<std::uint32_t>(query));
@@ -56,10 +59,12 @@ class ProbabilityDropout {
       words[r][2] = queries[r].x2 ^ high(p0) ^ (key_.step + 2 * kWeyl1);
       words[r][3] = low(p0);
     }
+    const std::uint32_t seed = computed_here(key_.seed);
+    const std::uint32_t step = computed_here(key_.step);
 #pragma unroll
     for (std::uint32_t round = 3; round < 10; ++round) {
-      const std::uint32_t k0 = key_.seed + round * kWeyl0;
-      const std::uint32_t k1 = key_.step + round * kWeyl1;
+      const std::uint32_t k0 = seed + round * kWeyl0;
+      const std::uint32_t k1 = step + round * kWeyl1;
 #pragma unroll
       for (auto& word : words) {
         const std::uint64_t q0 = std::uint64_t{kMultiplier0} * word[0];
@@ -99,6 +104,15 @@ class ProbabilityDropout {
   }
 
  private:
+  /// The same value, of which the compiler doesn't know it. What is computed of it is then computed there, not before a loop: fourteen sums
+  /// cost less than the registers that would hold them.
+  static __device__ __forceinline__ std::uint32_t computed_here(std::uint32_t value) {
+#ifndef LATHE_EMULATED
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
+  }
+
   static constexpr std::uint32_t kMultiplier0 = 0xD2511F53U, kMultiplier1 = 0xCD9E8D57U;
   static constexpr std::uint32_t kWeyl0 = 0x9E3779B9U, kWeyl1 = 0xBB67AE85U;
 
@@ -108,10 +122,9 @@ class ProbabilityDropout {
   }
 
   RandomKey key_{};
-  std::uint32_t threshold_;
+  std::uint32_t threshold_ = 0;
   std::uint32_t sample_low_ = 0, sample_high_ = 0;
   std::uint32_t head_low_ = 0, head_high_ = 0;
-  float scale_ = 1.0F;
 };
 
 }  // namespace lathe::device

@@ -16,7 +16,8 @@ struct SequenceRows {
 __device__ __forceinline__ SequenceRows sequence_rows(const std::int32_t* cu_q, const std::int32_t* cu_k, int sequence) {
   const std::int32_t first_query = from_first_lane(cu_q[sequence]);
   const std::int32_t first_key = from_first_lane(cu_k[sequence]);
-  return {first_query, from_first_lane(cu_q[sequence + 1]) - first_query, first_key, from_first_lane(cu_k[sequence + 1]) - first_key};
+  return {first_query, from_first_lane(cu_q[sequence + 1]) - first_query, first_key,
+          from_first_lane(cu_k[sequence + 1]) - first_key};
 }
 
 /// How many of the sequence's keys, from its first on, a query sees.

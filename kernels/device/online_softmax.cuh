@@ -16,7 +16,7 @@ template <int kM>
 class OnlineSoftmax {
  public:
   /// Scores are multiplied by `scale`, which is positive.
-  __device__ __forceinline__ explicit OnlineSoftmax(float scale) : scale_(scale), slope_(scale * kLog2E), slack_(8.0F / slope_) {
+  __device__ __forceinline__ explicit OnlineSoftmax(float scale) : slope_(scale * kLog2E) {
 #pragma unroll
     for (int r = 0; r < 2 * kM; ++r) {
       reference_[r] = -INFINITY;
@@ -34,7 +34,7 @@ class OnlineSoftmax {
     scores.each([&](float& score, int row, int) { largest[row] = fmaxf(largest[row], score); });
     bool moves = false;
 #pragma unroll
-    for (int r = 0; r < 2 * kM; ++r) moves = moves || largest[r] > reference_[r] + slack_;
+    for (int r = 0; r < 2 * kM; ++r) moves = moves || exceeds(largest[r], r);
     if (__any_sync(kAllLanes, moves)) move(largest, outputs);
 
     float offset[2 * kM];
@@ -46,17 +46,22 @@ class OnlineSoftmax {
     });
   }
 
-  /// The sum of a row's exponentials, 0 where it has met no key, and the natural logarithm of that of the unreferenced ones. All lanes take
-  /// part.
+  /// The sum of a row's exponentials relative to its reference, 0 where it has met no key, and the natural logarithm of that of the
+  /// exponentials themselves, +inf where it has met none. All lanes take part.
   struct Sum {
     float exponentials, logarithm;
   };
-  __device__ __forceinline__ Sum sum(int row) const {
+  __device__ __forceinline__ Sum sum(int row, float scale) const {
     const float all = reduce_quad(sum_[row], Plus{});
-    return {all, all == 0.0F ? INFINITY : fmaf(reference_[row], scale_, logf(all))};
+    return {all, all == 0.0F ? INFINITY : fmaf(reference_[row], scale, logf(all))};
   }
 
  private:
+  /// Whether the score lies too far above the row's reference. Any score does above none; -inf never does.
+  __device__ __forceinline__ bool exceeds(float score, int row) const {
+    return fmaf(score, slope_, -reference_[row] * slope_) > kSlack;
+  }
+
   template <int kOutputs>
   __device__ __forceinline__ void move(const float (&largest)[2 * kM], Accumulators<kM, kOutputs>& outputs) {
     float shrink[2 * kM];
@@ -64,7 +69,7 @@ class OnlineSoftmax {
     for (int r = 0; r < 2 * kM; ++r) {
       const float of_row = reduce_quad(largest[r], [](float a, float b) { return fmaxf(a, b); });
       shrink[r] = 1.0F;
-      if (of_row > reference_[r] + slack_) {
+      if (exceeds(of_row, r)) {
         shrink[r] = fast_exp2((reference_[r] - of_row) * slope_);
         reference_[r] = of_row;
       }
@@ -73,9 +78,9 @@ class OnlineSoftmax {
     outputs.each([&](float& output, int row, int) { output *= shrink[row]; });
   }
 
-  float scale_;
+  static constexpr float kSlack = 8.0F;
+
   float slope_;
-  float slack_;
   float reference_[2 * kM];
   float sum_[2 * kM];
 };

@@ -17,11 +17,16 @@ class TileCopy {
   __device__ __forceinline__ explicit TileCopy(int thread, int first_row = 0)
       : row_(thread / kPieces), column_(thread % kPieces * kPiece), offset_(Tile::offset(first_row + row_, column_)) {}
 
-  /// Starts to copy rows [0, present) of the matrix at `from`, whose rows begin `stride` elements apart, at multiples of 16 bytes. The tile's
+  /// Where the thread's first piece is of the rows that begin at `matrix`, `stride` elements apart.
+  template <class T>
+  __device__ __forceinline__ T* first_piece(T* matrix, std::int64_t stride) const {
+    return matrix + row_ * stride + column_;
+  }
+
+  /// Starts to copy rows [0, present) of a matrix, which begin at multiples of 16 bytes; `from` is the thread's first piece of it. The tile's
   /// rows behind them become zeroes. The caller commits and waits (cp_async.cuh).
   template <class T>
   __device__ __forceinline__ void load(Tile tile, const T* from, std::int64_t stride, int present) const {
-    from += row_ * stride + column_;
 #pragma unroll
     for (int row = 0; row < kRows; row += kStep) {
 #pragma unroll
@@ -32,10 +37,9 @@ class TileCopy {
     }
   }
 
-  /// Writes rows [0, present) to the matrix at `to`.
+  /// Writes rows [0, present) to a matrix; `to` is the thread's first piece of it.
   template <class T>
   __device__ __forceinline__ void store(T* to, Tile tile, std::int64_t stride, int present) const {
-    to += row_ * stride + column_;
 #pragma unroll
     for (int row = 0; row < kRows; row += kStep) {
       if (row + row_ < present) {
