@@ -50,8 +50,10 @@ struct Scratch {
 /// Keys that a block of the tensor cores' kernel has at once.
 constexpr auto kPartKeys = static_cast<int>(kAttentionPartKeys);
 
-__device__ __forceinline__ std::uint32_t dropout_head(const AttentionDropout& dropout, std::int64_t heads, int head) {
-  return dropout.layer * static_cast<std::uint32_t>(heads) + static_cast<std::uint32_t>(head);
+template <class T>
+__device__ __forceinline__ ProbabilityDropout dropout_of(const AttentionBackward<T>& args, int sequence, int head) {
+  if (args.dropout.threshold == 0) return {};
+  return {args.dropout, sequence, args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(head)};
 }
 
 // ---------------------------------------------------------------- statistics
@@ -347,8 +349,10 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
     const int present = rows.queries - first;
     if (present > 0) {
       const std::int64_t row = std::int64_t{rows.first_query} + first;
-      copy_queries.load(memory.q(tile % 2), args.q + row * args.q_stride + column, args.q_stride, present);
-      copy_queries.load(memory.d_out(tile % 2), args.d_out + row * out_stride + column, out_stride, present);
+      const Bf16* const q = copy_queries.first_piece(args.q + row * args.q_stride + column, args.q_stride);
+      const Bf16* const d_out = copy_queries.first_piece(args.d_out + row * out_stride + column, out_stride);
+      copy_queries.load(memory.q(tile % 2), q, args.q_stride, present);
+      copy_queries.load(memory.d_out(tile % 2), d_out, out_stride, present);
       if (thread < kQueries) {
         cp_async<8>(memory.statistics(tile % 2) + 2 * thread,
                     scratch.statistics + 2 * (work.head * args.queries + row + (thread < present ? thread : 0)), thread < present);
@@ -358,7 +362,7 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
   };
 
   const float slope = static_cast<float>(args.scale) * kLog2E;
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   // Decisions for the queries of a tile, by all threads: each makes some of the words of 32 keys.
   const auto decide = [&](int tile, int first_key) {
     if constexpr (kDrops == Drops::yes) {
@@ -404,8 +408,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       const TileCopy<typename Tiles::Keys, Tiles::kThreads> copy_keys(thread);
       const std::int64_t row = std::int64_t{rows.first_key} + first;
       if (first > work.first) __syncthreads();  // all are through with the part before
-      copy_keys.load(memory.k(), args.k + row * args.k_stride + column, args.k_stride, keys);
-      copy_keys.load(memory.v(), args.v + row * args.v_stride + column, args.v_stride, keys);
+      copy_keys.load(memory.k(), copy_keys.first_piece(args.k + row * args.k_stride + column, args.k_stride), args.k_stride, keys);
+      copy_keys.load(memory.v(), copy_keys.first_piece(args.v + row * args.v_stride + column, args.v_stride), args.v_stride, keys);
       cp_async_commit();
     }
     load_queries(first_tile);
@@ -726,12 +730,12 @@ __device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const P
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPlainThreads)
+__global__ void __launch_bounds__(kPlainThreads, 2)
     attention_plain_queries_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
   const PlainWork work(args, Side::queries);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   float d_q[kPlainColumns] = {};
   fill_queries(args, memory, work, work.first);
@@ -751,12 +755,12 @@ __global__ void __launch_bounds__(kPlainThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPlainThreads)
+__global__ void __launch_bounds__(kPlainThreads, 2)
     attention_plain_keys_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
   const PlainWork work(args, Side::keys);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   float d_k[kPlainColumns] = {};
   float d_v[kPlainColumns] = {};
