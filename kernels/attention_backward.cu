@@ -5,9 +5,9 @@
 //    whose d_k and d_v stay in the warp's registers while the queries pass, the next ones on their way. Scores are made transposed, keys by
 //    queries: then P^T and dS^T, rounded to bf16, are the left factors of d_v += P^T d_out and d_k += dS^T q as they lie in the registers of the
 //    warp that made them. Only dS goes through shared memory, for d_q = dS k, which sums over the keys of all warps.
-// 3. d_q of a sequence of at most 128 keys is then complete, and written. Else it is a part of d_q, which belongs to the tile's number in its
-//    sequence: nobody else touches it, and the block adds its parts of 128 keys in order.
-// 4. Where sequences are longer, a last kernel adds a query's parts in order of the tile. So no sum depends on which block runs when.
+// 3. Over the parts of a tile the block sums d_q in order, in memory that nobody else touches: it belongs to the tile's number in its sequence.
+//    Where the sequence has one tile d_q is then complete, and written; and where that has one part, no sum went through memory.
+// 4. Where sequences have several tiles, a last kernel adds their sums of each query in order. So no sum depends on which block runs when.
 //
 // Dropout's decisions are made by the block for the next queries while the tensor cores compute, one Philox call for eight of them, and wait
 // in shared memory, a bit each: a fragment of transposed scores has two of a call's eight.
@@ -44,7 +44,7 @@ enum class Drops : std::uint8_t { no, yes };
 /// What the kernels hand to each other in the workspace.
 struct Scratch {
   float* statistics;  ///< [NH, Tq, 2]: lse * log2(e) and delta
-  float* parts;       ///< [splits, Tq, NH, HS] of d_q before its scale; null where d_q of all sequences is complete after one
+  float* sums;        ///< [splits, Tq, NH, HS] of d_q before its scale; null where no sequence has several parts
 };
 
 /// Keys that a block of the tensor cores' kernel has at once.
@@ -228,23 +228,44 @@ __device__ __forceinline__ void put_gradients(const Destination& to, const Accum
   }
 }
 
-/// Writes the first `present` rows to d_q's part, or adds them to what this thread has put there before.
+/// The first `present` rows of d_q's sum over parts, zeroes behind them. A thread reads what it has written itself.
 template <int kM, int kN>
-__device__ __forceinline__ void put_part(float* rows, std::int64_t stride, Use use, const Accumulators<kM, kN>& values, int present) {
+__device__ __forceinline__ void load_sum(Accumulators<kM, kN>& values, const float* rows, std::int64_t stride, int present) {
+  const int column = 2 * static_cast<int>(threadIdx.x % 4);
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const int row = fragment_row(r);
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      Vector<float, 2> pair = {};
+      if (row < present) pair = load<2>(rows + row * stride + column + 8 * n);
+      values.value[r / 2][n][2 * (r % 2)] = pair[0];
+      values.value[r / 2][n][2 * (r % 2) + 1] = pair[1];
+    }
+  }
+}
+template <int kM, int kN>
+__device__ __forceinline__ void add(Accumulators<kM, kN>& to, const Accumulators<kM, kN>& values) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to.value[m][n][i] += values.value[m][n][i];
+    }
+  }
+}
+template <int kM, int kN>
+__device__ __forceinline__ void store_sum(float* rows, std::int64_t stride, const Accumulators<kM, kN>& values, int present) {
   const int column = 2 * static_cast<int>(threadIdx.x % 4);
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
     const int row = fragment_row(r);
     if (row >= present) continue;
-    float* const place = rows + row * stride + column;
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
-      Vector<float, 2> pair = {values.value[r / 2][n][2 * (r % 2)], values.value[r / 2][n][2 * (r % 2) + 1]};
-      if (use == Use::add) {
-        const Vector<float, 2> before = load<2>(place + 8 * n);
-        pair = {before[0] + pair[0], before[1] + pair[1]};
-      }
-      store(place + 8 * n, pair);
+      store(rows + row * stride + column + 8 * n,
+            Vector<float, 2>{values.value[r / 2][n][2 * (r % 2)], values.value[r / 2][n][2 * (r % 2) + 1]});
     }
   }
 }
@@ -272,9 +293,9 @@ struct Work {
   }
 };
 
-/// Whether d_q of a sequence is complete after its only tile's only part.
-__device__ __forceinline__ bool is_complete(const AttentionTiles& key_tiles, int keys) {
-  return keys <= min(key_tiles.rows, std::int64_t{kPartKeys});
+/// Whether a sequence has one tile of keys, whose block then writes all of its d_q.
+__device__ __forceinline__ bool has_one_tile(const AttentionTiles& key_tiles, const SequenceRows& rows) {
+  return rows.keys <= key_tiles.rows;
 }
 
 /// The first query that sees the key.
@@ -397,17 +418,20 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
   const PieceReader<Factor::left_transposed, typename Tiles::Scores> scores_reader;
   const int own_scores = Tiles::Scores::offset(warp * Tiles::kWarpKeys + lane / 4, 2 * (lane % 4));
 
-  const bool complete = is_complete(args.key_tiles, rows.keys);
+  const bool one_tile = has_one_tile(args.key_tiles, rows);
   const int tiles = (rows.queries + kQueries - 1) / kQueries;
   int first = work.first;
   do {
     const int keys = min(work.end - first, kPartKeys);
-    // A sequence whose d_q is written here has it written for all queries, also those that see nothing.
-    const int first_tile = complete ? 0 : first_viewer(args.mask, rows, first) / kQueries;
+    const bool first_part = first == work.first;
+    // Tiles of queries that see this part's keys, and those that see the next one's. Where d_q is written here it is written of all queries, also
+    // of those that see nothing.
+    const int first_tile = one_tile && first_part ? 0 : first_viewer(args.mask, rows, first) / kQueries;
+    const int next_tile = first + kPartKeys < work.end ? first_viewer(args.mask, rows, first + kPartKeys) / kQueries : tiles;
     {
       const TileCopy<typename Tiles::Keys, Tiles::kThreads> copy_keys(thread);
       const std::int64_t row = std::int64_t{rows.first_key} + first;
-      if (first > work.first) __syncthreads();  // all are through with the part before
+      if (!first_part) __syncthreads();  // all are through with the part before
       copy_keys.load(memory.k(), copy_keys.first_piece(args.k + row * args.k_stride + column, args.k_stride), args.k_stride, keys);
       copy_keys.load(memory.v(), copy_keys.first_piece(args.v + row * args.v_stride + column, args.v_stride), args.v_stride, keys);
       cp_async_commit();
@@ -503,6 +527,11 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       const int query = warp / 2 * (kQueries / 4);
       const int warp_column = warp % 2 * Tiles::kColumns;
       if (query >= queries) continue;
+      const std::int64_t row = std::int64_t{rows.first_query} + tile * kQueries + query;
+      float* const sum = scratch.sums + (work.split * args.queries + row) * out_stride + column + warp_column;
+      Accumulators<Tiles::kQueryFragments, Tiles::kColumns / 8> before;
+      before.clear();
+      if (!first_part) load_sum(before, sum, out_stride, queries - query);  // on its way while the product is made
       Accumulators<Tiles::kQueryFragments, Tiles::kColumns / 8> d_q;
       d_q.clear();
 #pragma unroll 2
@@ -517,13 +546,12 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
           multiply(d_q, n, a, b);
         }
       }
-      const std::int64_t row = std::int64_t{rows.first_query} + tile * kQueries + query;
-      if (complete) {
+      add(d_q, before);
+      if (one_tile && tile < next_tile) {
         put_gradients({args.d_q + row * args.d_q_stride + column + warp_column, args.d_q_stride, args.use_q}, d_q, queries - query,
                       static_cast<float>(args.scale));
       } else {
-        float* const part = scratch.parts + (work.split * args.queries + row) * out_stride + column + warp_column;
-        put_part(part, out_stride, first == work.first ? Use::write : Use::add, d_q, queries - query);
+        store_sum(sum, out_stride, d_q, queries - query);
       }
     }
     cp_async_wait<0>();
@@ -541,21 +569,21 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
   } while (first < work.end);
 }
 
-// ---------------------------------------------------------------- d_q from its parts
+// ---------------------------------------------------------------- d_q from the sums of tiles
 
 constexpr int kSumThreads = 256;
 
-/// A block adds the parts of a tile of queries of one head.
+/// A block adds the sums of a tile of queries of one head.
 __global__ void __launch_bounds__(kSumThreads)
-    attention_sum_parts_kernel(const __grid_constant__ AttentionBackward<Bf16> args, const float* parts) {
-  constexpr int kWidth = 8;
+    attention_sum_tiles_kernel(const __grid_constant__ AttentionBackward<Bf16> args, const float* sums) {
+  constexpr int kWidth = kWidest<float>;
   const auto heads = static_cast<unsigned>(args.heads);
   const unsigned tile = blockIdx.x / heads;
   const auto head = static_cast<int>(blockIdx.x - tile * heads);
   const int sequence = args.query_tiles.sequence[tile];
   if (sequence < 0) return;
   const SequenceRows rows = sequence_rows(args.cu_q, args.cu_k, sequence);
-  if (is_complete(args.key_tiles, rows.keys)) return;
+  if (has_one_tile(args.key_tiles, rows)) return;
   const auto first = static_cast<int>(args.query_tiles.first[tile]);
   const int queries = min(static_cast<int>(args.query_tiles.rows), rows.queries - first);
   const auto head_size = static_cast<int>(args.head_size);
@@ -567,19 +595,15 @@ __global__ void __launch_bounds__(kSumThreads)
     const int query = first + i / pieces;
     const int column = head * head_size + i % pieces * kWidth;
     const std::int64_t row = std::int64_t{rows.first_query} + query;
-    // Tiles of which the query sees at least the first key: they have all written its part.
+    // Tiles of which the query sees at least the first key: their blocks have all written its sum.
     const int splits = (visible_keys(args.mask, rows, query) + tile_rows - 1) / tile_rows;
-    const float* from = parts + row * stride + column;
+    const float* from = sums + row * stride + column;
     float sum[kWidth] = {};
 #pragma unroll 4
     for (int s = 0; s < splits; ++s) {
-      const Vector<float, 4> low = load<4, Reuse::once>(from);
-      const Vector<float, 4> high = load<4, Reuse::once>(from + 4);
+      const Vector<float, kWidth> of_tile = load<kWidth, Reuse::once>(from);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        sum[k] += low[k];
-        sum[4 + k] += high[k];
-      }
+      for (int k = 0; k < kWidth; ++k) sum[k] += of_tile[k];
       from += args.queries * stride;
     }
     Bf16* const to = args.d_q + row * args.d_q_stride + column;
@@ -818,11 +842,11 @@ void launch_plain(CudaStream stream, const AttentionBackward<T>& args, const flo
 
 template <class T>
 Scratch scratch_of(const AttentionBackward<T>& args) {
-  const std::int64_t parts = attention_statistics_bytes<T>(args.queries, args.heads);
+  const std::int64_t statistics = attention_statistics_bytes<T>(args.queries, args.heads);
   const std::int64_t bytes =
       attention_backward_workspace<T>(args.queries, args.heads, args.head_size, args.key_tiles.rows, args.splits);
   return {.statistics = reinterpret_cast<float*>(args.workspace),
-          .parts = bytes > parts ? reinterpret_cast<float*>(args.workspace + parts) : nullptr};
+          .sums = bytes > statistics ? reinterpret_cast<float*>(args.workspace + statistics) : nullptr};
 }
 
 /// Whether rows of q, k, v, d_out, out and of the destinations begin at multiples of 16 bytes.
@@ -844,10 +868,10 @@ bool run_on_tensor_cores(CudaStream stream, const AttentionBackward<Bf16>& args,
     case 128: launch_tensor<128>(stream, args, scratch); break;
     default: return false;
   }
-  if (scratch.parts != nullptr && args.use_q != Use::skip) {
-    launch(attention_sum_parts_kernel,
+  if (args.splits > 1 && args.use_q != Use::skip) {
+    launch(attention_sum_tiles_kernel,
            {.grid = static_cast<unsigned>(args.query_tiles.count * args.heads), .block = kSumThreads}, stream, args,
-           static_cast<const float*>(scratch.parts));
+           static_cast<const float*>(scratch.sums));
   }
   return true;
 }
