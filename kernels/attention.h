@@ -39,7 +39,9 @@ struct AttentionTiles {
 /// through. Shapes: q [Tq, NH, HS] with q_stride elements between rows, k, v [Tk, NH, HS] likewise (a merged QKV matrix is q, q +
 /// C, q + 2C with stride 3C); out [Tq, NH, HS] contiguous; lse [NH, Tq], natural log of the sum of exponentials of scaled scores,
 /// +inf for a query that sees no key (its out is 0). cu_q, cu_k [B + 1]; a sequence may be empty in either; rows from cu_q[B] on
-/// are neither read nor written. HS from 1 to 256. Deterministic; no workspace.
+/// are neither read nor written. HS from 1 to 256. Deterministic; no workspace. CUDA takes query tiles of 128 rows, and throws
+/// std::invalid_argument for others. Sums are fp32 for bf16 too; its products are those of the tensor cores where HS is 32, 64, 96 or 128,
+/// scale is positive, and q, k, v, out and their strides are multiples of 16 bytes: probabilities are rounded to bf16 then.
 template <class T>
 struct AttentionForward {
   T* out;

@@ -218,13 +218,15 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
     const Bf16* const q = args.q + work.query_row() * args.q_stride + work.head * kHeadSize;
     copy_queries.load(q_tile, copy_queries.first_piece(q, args.q_stride), args.q_stride, work.queries);
     load_keys(0, 0);
+    cp_async_wait<0>();
+    __syncthreads();
+    queries.keep();
   }
 #pragma unroll 1
   for (int first = 0, stage = 0; first < work.keys; first += kKeys, stage ^= 1) {
     // This stage is there for all, and all are through with the other.
     cp_async_wait<0>();
     __syncthreads();
-    if (first == 0) queries.keep();
     if (first + kKeys < work.keys) load_keys(stage ^ 1, first + kKeys);
     if (first >= warp_keys) continue;
 

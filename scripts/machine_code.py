@@ -27,7 +27,7 @@ BYTES_OF_SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90a": 228 << 10}
 SHARED_RESERVED = 1 << 10  # by the system, of each block
 
 # Template arguments that say that a kernel moves 16 bytes at a time.
-WIDE = re.compile(r"RowShape<\d+, (?:4|8), \d+>|(?:float, 4|Bf16, 8)>|^adamw_kernel<4>|^cross_entropy_")
+WIDE = re.compile(r"RowShape<\d+, (?:4|8), \d+>|(?:float, 4|Bf16, 8)>|^adamw_kernel<4>|^cross_entropy_|^attention_forward_kernel")
 
 # Wide kernels that don't load, or don't store, 16 bytes at a time, and why.
 NARROW = {
@@ -69,7 +69,7 @@ def demangled(names):
     readable = {}
     for name, line in zip(names, lines):
         line = line.replace("(anonymous namespace)::", "").replace("lathe::device::", "").replace("lathe::", "")
-        line = re.sub(r"\((?:Activation|DropoutPlace|Source|Weighting)\)(\d+)", r"\1", line)  # an enumerator is printed as a cast
+        line = re.sub(r"\((?:Activation|DropoutPlace|Drops|Source|Weighting)\)(\d+)", r"\1", line)  # an enumerator is printed as a cast
         depth, end = 0, len(line)
         for at, character in enumerate(line):
             depth += {"<": 1, ">": -1}.get(character, 0)
@@ -106,10 +106,10 @@ def instructions(text):
         elif counts is not None and (match := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", line)):
             counts["all"] += 1
             operation = match[1].split(".")
-            if operation[0] in ("LDG", "STG", "LDS", "STS"):
+            if operation[0] in ("LDG", "LDGSTS", "STG", "LDS", "STS"):
                 width = next((part for part in operation if part in ("64", "128")), "32 or less")
                 counts[f"{operation[0]} {width}"] += 1
-            elif operation[0] in ("LDL", "STL", "MUFU", "ATOMG", "ATOMS", "RED", "HMMA", "BAR", "SHFL", "LDGSTS", "LDSM"):
+            elif operation[0] in ("LDL", "STL", "MUFU", "ATOMG", "ATOMS", "RED", "HMMA", "BAR", "SHFL", "LDSM"):
                 counts[operation[0]] += 1
     return found
 
@@ -170,8 +170,8 @@ def faults(kernels):
             yield f"{name}: {counts.get('LDL', 0)} loads and {counts.get('STL', 0)} stores of local memory, {kernel['stack']} bytes of stack"
         excused, _ = NARROW.get(kernel["kernel"].partition("<")[0], ((), ""))
         if kernel["wide"]:
-            for kind in ("LDG", "STG"):
-                if kind not in excused and not counts.get(f"{kind} 128"):
+            for kind, instructions_of_kind in (("LDG", ("LDG", "LDGSTS")), ("STG", ("STG",))):
+                if kind not in excused and not any(counts.get(f"{instruction} 128") for instruction in instructions_of_kind):
                     yield f"{name}: no {kind} of 16 bytes"
 
 
