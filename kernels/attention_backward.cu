@@ -630,7 +630,7 @@ struct PlainMemory {
 
   __device__ __forceinline__ explicit PlainMemory(int of_head_size) : head_size(of_head_size), stride(of_head_size | 1) {}
   static std::size_t bytes(std::int64_t head_size) {
-    return static_cast<std::size_t>(4 * kPlainTile * (head_size | 1) + 2 * kPlainTile * (kPlainTile + 1)) * sizeof(float);
+    return static_cast<std::size_t>(4 * kPlainTile * (head_size | 1) + 2 * kPlainTile * kPlainTile) * sizeof(float);
   }
   __device__ __forceinline__ float* q() const { return begin; }
   __device__ __forceinline__ float* d_out() const { return q() + kPlainTile * stride; }
@@ -638,9 +638,9 @@ struct PlainMemory {
   __device__ __forceinline__ float* v() const { return k() + kPlainTile * stride; }
   /// Probabilities, 0 where dropped, and gradients of scores before their scale, by query and key.
   __device__ __forceinline__ float* p(int query, int key) const {
-    return v() + kPlainTile * stride + query * (kPlainTile + 1) + key;
+    return v() + kPlainTile * stride + query * kPlainTile + key;
   }
-  __device__ __forceinline__ float* ds(int query, int key) const { return p(query, key) + kPlainTile * (kPlainTile + 1); }
+  __device__ __forceinline__ float* ds(int query, int key) const { return p(query, key) + kPlainTile * kPlainTile; }
 
   /// Rows from `present` on become zeroes.
   template <class T>
