@@ -185,74 +185,74 @@ Case attention_backward_case(const AttentionSizes& of) {
   const PackedBatch batch = of.batch();
   const TileLists tiles(batch);
   const std::int64_t splits = attention_splits(batch.max_length, batch.key_tile_rows);
-  Case made{.family = "attention",
-            .kernel = of.dropout > 0.0 ? "attention_backward (dropout)" : "attention_backward",
-            .dtype = dtype_name<T>(),
-            .shape = of.shape(),
-            .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
-                         matrix<T>("d_out", Access::read, s.tokens, s.channels),
-                         matrix<T>("out", Access::read, s.tokens, s.channels),
-                         filled(per_row<A>("lse", Access::read, s.tokens * s.heads()),
-                                values(std::vector<A>(static_cast<std::size_t>(s.tokens * s.heads()), A{20}))),
-                         matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
-                         array("cu_seqlens", Extent::vector, batch.cu_seqlens),
-                         scratch(attention_backward_workspace<T>(s.tokens, s.heads(), 64, batch.key_tile_rows, splits))},
-            // Five products.
-            .operations = 10 * scores(batch) * s.channels,
-            .bind = [of, batch, splits, count = std::ssize(tiles.first)](Device& device, const Addresses& at) -> Call {
-              const std::int64_t channels = of.sizes.channels;
-              T* const d_qkv = at.get<T>("d_qkv");
-              const AttentionForward<T> forward = attention_arguments<T>(of.sizes, batch, at);
-              AttentionBackward<T> args{.d_q = d_qkv,
-                                        .use_q = Use::write,
-                                        .d_k = d_qkv + channels,
-                                        .use_k = Use::write,
-                                        .d_v = d_qkv + 2 * channels,
-                                        .use_v = Use::write,
-                                        .d_q_stride = 3 * channels,
-                                        .d_k_stride = 3 * channels,
-                                        .d_v_stride = 3 * channels,
-                                        .d_out = at.get<T>("d_out"),
-                                        .out = forward.out,
-                                        .lse = forward.lse,
-                                        .q = forward.q,
-                                        .k = forward.k,
-                                        .v = forward.v,
-                                        .q_stride = forward.q_stride,
-                                        .k_stride = forward.k_stride,
-                                        .v_stride = forward.v_stride,
-                                        .cu_q = forward.cu_q,
-                                        .cu_k = forward.cu_k,
-                                        .query_tiles = {},
-                                        .key_tiles = {},
-                                        .splits = splits,
-                                        .dropout = {},
-                                        .mask = forward.mask,
-                                        .scale = forward.scale,
-                                        .workspace = at.find("workspace"),
-                                        .queries = forward.queries,
-                                        .keys = forward.keys,
-                                        .sequences = forward.sequences,
-                                        .heads = forward.heads,
-                                        .head_size = forward.head_size};
-              if constexpr (!std::is_same_v<Stream, CpuStream>) {
-                args.query_tiles = {.sequence = at.get<std::int32_t>("tile_sequence"),
-                                    .first = at.get<std::int32_t>("tile_first"),
-                                    .count = count,
-                                    .rows = kTileRows};
-                args.key_tiles = {.sequence = at.get<std::int32_t>("key_tile_sequence"),
-                                  .first = at.get<std::int32_t>("key_tile_first"),
-                                  .count = std::ssize(batch.key_tile_first),
-                                  .rows = batch.key_tile_rows};
-              }
-              if (of.dropout > 0.0) {
-                args.dropout = {.key = at.get<RandomKey>("key"),
-                                .sample = at.get<std::int32_t>("sample"),
-                                .layer = 3,
-                                .threshold = dropout_threshold(of.dropout)};
-              }
-              return [stream = stream_of<Stream>(device), args] { attention_backward(stream, args); };
-            }};
+  Case made{
+      .family = "attention",
+      .kernel = of.dropout > 0.0 ? "attention_backward (dropout)" : "attention_backward",
+      .dtype = dtype_name<T>(),
+      .shape = of.shape(),
+      .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
+                   matrix<T>("d_out", Access::read, s.tokens, s.channels), matrix<T>("out", Access::read, s.tokens, s.channels),
+                   filled(per_row<A>("lse", Access::read, s.tokens * s.heads()),
+                          values(std::vector<A>(static_cast<std::size_t>(s.tokens * s.heads()), A{20}))),
+                   matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
+                   array("cu_seqlens", Extent::vector, batch.cu_seqlens),
+                   scratch(attention_backward_workspace<T>(s.tokens, s.heads(), 64, batch.key_tile_rows, splits))},
+      // Five products.
+      .operations = 10 * scores(batch) * s.channels,
+      .bind = [of, batch, splits, count = std::ssize(tiles.first)](Device& device, const Addresses& at) -> Call {
+        const std::int64_t channels = of.sizes.channels;
+        T* const d_qkv = at.get<T>("d_qkv");
+        const AttentionForward<T> forward = attention_arguments<T>(of.sizes, batch, at);
+        AttentionBackward<T> args{.d_q = d_qkv,
+                                  .use_q = Use::write,
+                                  .d_k = d_qkv + channels,
+                                  .use_k = Use::write,
+                                  .d_v = d_qkv + 2 * channels,
+                                  .use_v = Use::write,
+                                  .d_q_stride = 3 * channels,
+                                  .d_k_stride = 3 * channels,
+                                  .d_v_stride = 3 * channels,
+                                  .d_out = at.get<T>("d_out"),
+                                  .out = forward.out,
+                                  .lse = forward.lse,
+                                  .q = forward.q,
+                                  .k = forward.k,
+                                  .v = forward.v,
+                                  .q_stride = forward.q_stride,
+                                  .k_stride = forward.k_stride,
+                                  .v_stride = forward.v_stride,
+                                  .cu_q = forward.cu_q,
+                                  .cu_k = forward.cu_k,
+                                  .query_tiles = {},
+                                  .key_tiles = {},
+                                  .splits = splits,
+                                  .dropout = {},
+                                  .mask = forward.mask,
+                                  .scale = forward.scale,
+                                  .workspace = at.find("workspace"),
+                                  .queries = forward.queries,
+                                  .keys = forward.keys,
+                                  .sequences = forward.sequences,
+                                  .heads = forward.heads,
+                                  .head_size = forward.head_size};
+        if constexpr (!std::is_same_v<Stream, CpuStream>) {
+          args.query_tiles = {.sequence = at.get<std::int32_t>("tile_sequence"),
+                              .first = at.get<std::int32_t>("tile_first"),
+                              .count = count,
+                              .rows = kTileRows};
+          args.key_tiles = {.sequence = at.get<std::int32_t>("key_tile_sequence"),
+                            .first = at.get<std::int32_t>("key_tile_first"),
+                            .count = std::ssize(batch.key_tile_first),
+                            .rows = batch.key_tile_rows};
+        }
+        if (of.dropout > 0.0) {
+          args.dropout = {.key = at.get<RandomKey>("key"),
+                          .sample = at.get<std::int32_t>("sample"),
+                          .layer = 3,
+                          .threshold = dropout_threshold(of.dropout)};
+        }
+        return [stream = stream_of<Stream>(device), args] { attention_backward(stream, args); };
+      }};
   if constexpr (!std::is_same_v<Stream, CpuStream>) {
     made.operands.push_back(array("tile_sequence", Extent::vector, tiles.sequence));
     made.operands.push_back(array("tile_first", Extent::vector, tiles.first));

@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(kStatisticsThreads)
   __shared__ float delta[kStatisticsQueries];
   const auto head = static_cast<int>(blockIdx.x % static_cast<unsigned>(args.heads));
   const std::int64_t first = std::int64_t{blockIdx.x / static_cast<unsigned>(args.heads)} * kStatisticsQueries;
-  const int queries = static_cast<int>(max(min(args.cu_q[args.sequences] - first, std::int64_t{kStatisticsQueries}), std::int64_t{0}));
+  const int queries =
+      static_cast<int>(max(min(args.cu_q[args.sequences] - first, std::int64_t{kStatisticsQueries}), std::int64_t{0}));
   const auto head_size = static_cast<int>(args.head_size);
   const int lane = static_cast<int>(threadIdx.x) % kStatisticsLanes;
 #pragma unroll 4
@@ -210,7 +211,8 @@ struct Destination {
 
 /// Writes scale * values of the first `present` rows, or adds it. `to.rows` is that of row 0 and column 0. All lanes take part.
 template <int kM, int kN>
-__device__ __forceinline__ void put_gradients(const Destination& to, const Accumulators<kM, kN>& values, int present, float scale) {
+__device__ __forceinline__ void put_gradients(const Destination& to, const Accumulators<kM, kN>& values, int present,
+                                              float scale) {
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
 #pragma unroll
@@ -305,7 +307,7 @@ __device__ __forceinline__ int first_viewer(AttentionMask mask, const SequenceRo
 
 /// Which of a thread's scores are of keys that exist and that their query sees.
 struct View {
-  int keys;   ///< keys that exist, less the thread's first
+  int keys;     ///< keys that exist, less the thread's first
   int queries;  ///< key number 0 of the thread is seen from this query of the chunk on
 
   __device__ __forceinline__ bool sees(int key, int query) const { return key < keys && key <= query - queries; }
@@ -376,7 +378,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       copy_queries.load(memory.d_out(tile % 2), d_out, out_stride, present);
       if (thread < kQueries) {
         cp_async<8>(memory.statistics(tile % 2) + 2 * thread,
-                    scratch.statistics + 2 * (work.head * args.queries + row + (thread < present ? thread : 0)), thread < present);
+                    scratch.statistics + 2 * (work.head * args.queries + row + (thread < present ? thread : 0)),
+                    thread < present);
       }
     }
     cp_async_commit();
@@ -432,8 +435,10 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       const TileCopy<typename Tiles::Keys, Tiles::kThreads> copy_keys(thread);
       const std::int64_t row = std::int64_t{rows.first_key} + first;
       if (!first_part) __syncthreads();  // all are through with the part before
-      copy_keys.load(memory.k(), copy_keys.first_piece(args.k + row * args.k_stride + column, args.k_stride), args.k_stride, keys);
-      copy_keys.load(memory.v(), copy_keys.first_piece(args.v + row * args.v_stride + column, args.v_stride), args.v_stride, keys);
+      copy_keys.load(memory.k(), copy_keys.first_piece(args.k + row * args.k_stride + column, args.k_stride), args.k_stride,
+                     keys);
+      copy_keys.load(memory.v(), copy_keys.first_piece(args.v + row * args.v_stride + column, args.v_stride), args.v_stride,
+                     keys);
       cp_async_commit();
     }
     load_queries(first_tile);
@@ -483,8 +488,9 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
           }
 
           const int own_key = warp_key + lane / 4;
-          const int seen_from = args.mask == AttentionMask::full ? -kPartKeys
-                                                                 : first + own_key - (rows.keys - rows.queries) - tile * kQueries - chunk;
+          const int seen_from = args.mask == AttentionMask::full
+                                    ? -kPartKeys
+                                    : first + own_key - (rows.keys - rows.queries) - tile * kQueries - chunk;
           const View view{.keys = keys - own_key, .queries = seen_from};
           const float* const statistics = memory.statistics(tile % 2) + 2 * chunk;
           // The same for all lanes: whether the warp's last key is behind the end, or hidden from the chunk's first query.
@@ -548,8 +554,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       }
       add(d_q, before);
       if (one_tile && tile < next_tile) {
-        put_gradients({args.d_q + row * args.d_q_stride + column + warp_column, args.d_q_stride, args.use_q}, d_q, queries - query,
-                      static_cast<float>(args.scale));
+        put_gradients({args.d_q + row * args.d_q_stride + column + warp_column, args.d_q_stride, args.use_q}, d_q,
+                      queries - query, static_cast<float>(args.scale));
       } else {
         store_sum(sum, out_stride, d_q, queries - query);
       }
@@ -563,7 +569,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
                     static_cast<float>(args.scale));
     }
     if (args.use_v != Use::skip) {
-      put_gradients({args.d_v + row * args.d_v_stride + column, args.d_v_stride, args.use_v}, d_v, keys - warp_key, dropout.scale());
+      put_gradients({args.d_v + row * args.d_v_stride + column, args.d_v_stride, args.use_v}, d_v, keys - warp_key,
+                    dropout.scale());
     }
     first += kPartKeys;
   } while (first < work.end);
@@ -637,9 +644,7 @@ struct PlainMemory {
   __device__ __forceinline__ float* k() const { return d_out() + kPlainTile * stride; }
   __device__ __forceinline__ float* v() const { return k() + kPlainTile * stride; }
   /// Probabilities, 0 where dropped, and gradients of scores before their scale, by query and key.
-  __device__ __forceinline__ float* p(int query, int key) const {
-    return v() + kPlainTile * stride + query * kPlainTile + key;
-  }
+  __device__ __forceinline__ float* p(int query, int key) const { return v() + kPlainTile * stride + query * kPlainTile + key; }
   __device__ __forceinline__ float* ds(int query, int key) const { return p(query, key) + kPlainTile * kPlainTile; }
 
   /// Rows from `present` on become zeroes.
@@ -683,7 +688,8 @@ struct PlainWork {
 
 /// Fills `memory` with the rows of a tile of queries, or of keys. The caller synchronises.
 template <class T>
-__device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work, int first) {
+__device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
+                                             int first) {
   const std::int64_t row = std::int64_t{work.rows.first_query} + first;
   const std::int64_t column = work.head * args.head_size;
   const std::int64_t out_stride = args.heads * args.head_size;
@@ -691,7 +697,8 @@ __device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, c
   memory.fill(memory.d_out(), args.d_out + row * out_stride + column, out_stride, work.rows.queries - first);
 }
 template <class T>
-__device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work, int first) {
+__device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
+                                          int first) {
   const std::int64_t row = std::int64_t{work.rows.first_key} + first;
   const std::int64_t column = work.head * args.head_size;
   memory.fill(memory.k(), args.k + row * args.k_stride + column, args.k_stride, work.rows.keys - first);
@@ -701,7 +708,8 @@ __device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, cons
 /// p and ds of the tile in `memory`, one of each a thread.
 template <class T>
 __device__ __forceinline__ void score(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
-                                      const ProbabilityDropout& dropout, const float* statistics, int first_query, int first_key) {
+                                      const ProbabilityDropout& dropout, const float* statistics, int first_query,
+                                      int first_key) {
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   const int column = static_cast<int>(threadIdx.x) % kPlainTile;
   const int query = first_query + row;
@@ -740,7 +748,8 @@ __device__ __forceinline__ void put_columns(T* row, Use use, const float (&value
 
 /// sums[n] += sum over i of factor(i) * tile[i, the thread's column n].
 template <class Factors>
-__device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const PlainMemory& memory, const float* tile, const Factors& factor) {
+__device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const PlainMemory& memory, const float* tile,
+                                           const Factors& factor) {
   const float* const from = tile + threadIdx.x % kPlainTile;
 #pragma unroll 1
   for (int i = 0; i < kPlainTile; ++i) {
@@ -810,8 +819,8 @@ __global__ void __launch_bounds__(kPlainThreads, 2)
 template <class T, int kWidth>
 void launch_statistics(CudaStream stream, const AttentionBackward<T>& args, float* statistics) {
   launch(attention_statistics_kernel<T, kWidth>,
-         {.grid = blocks_for(args.queries, kStatisticsQueries) * static_cast<unsigned>(args.heads), .block = kStatisticsThreads}, stream,
-         args, statistics);
+         {.grid = blocks_for(args.queries, kStatisticsQueries) * static_cast<unsigned>(args.heads), .block = kStatisticsThreads},
+         stream, args, statistics);
 }
 
 template <int kHeadSize>
@@ -820,7 +829,9 @@ void launch_tensor(CudaStream stream, const AttentionBackward<Bf16>& args, const
   const auto kernel = args.dropout.threshold != 0 ? attention_backward_kernel<kHeadSize, Drops::yes>
                                                   : attention_backward_kernel<kHeadSize, Drops::no>;
   launch(kernel,
-         {.grid = static_cast<unsigned>(args.key_tiles.count * args.heads), .block = Tiles::kThreads, .shared_bytes = Tiles::kSharedBytes},
+         {.grid = static_cast<unsigned>(args.key_tiles.count * args.heads),
+          .block = Tiles::kThreads,
+          .shared_bytes = Tiles::kSharedBytes},
          stream, args, scratch);
 }
 
@@ -831,12 +842,12 @@ void launch_plain(CudaStream stream, const AttentionBackward<T>& args, const flo
   };
   const std::size_t bytes = PlainMemory::bytes(args.head_size);
   if (args.use_q != Use::skip) {
-    launch(attention_plain_queries_kernel<T>, {.grid = blocks(args.query_tiles), .block = kPlainThreads, .shared_bytes = bytes}, stream,
-           args, statistics);
+    launch(attention_plain_queries_kernel<T>, {.grid = blocks(args.query_tiles), .block = kPlainThreads, .shared_bytes = bytes},
+           stream, args, statistics);
   }
   if (args.use_k != Use::skip || args.use_v != Use::skip) {
-    launch(attention_plain_keys_kernel<T>, {.grid = blocks(args.key_tiles), .block = kPlainThreads, .shared_bytes = bytes}, stream, args,
-           statistics);
+    launch(attention_plain_keys_kernel<T>, {.grid = blocks(args.key_tiles), .block = kPlainThreads, .shared_bytes = bytes},
+           stream, args, statistics);
   }
 }
 
@@ -862,16 +873,24 @@ bool is_aligned(const AttentionBackward<T>& args) {
 /// Whether there was a kernel for the head size.
 bool run_on_tensor_cores(CudaStream stream, const AttentionBackward<Bf16>& args, const Scratch& scratch) {
   switch (args.head_size) {
-    case 32: launch_tensor<32>(stream, args, scratch); break;
-    case 64: launch_tensor<64>(stream, args, scratch); break;
-    case 96: launch_tensor<96>(stream, args, scratch); break;
-    case 128: launch_tensor<128>(stream, args, scratch); break;
-    default: return false;
+    case 32:
+      launch_tensor<32>(stream, args, scratch);
+      break;
+    case 64:
+      launch_tensor<64>(stream, args, scratch);
+      break;
+    case 96:
+      launch_tensor<96>(stream, args, scratch);
+      break;
+    case 128:
+      launch_tensor<128>(stream, args, scratch);
+      break;
+    default:
+      return false;
   }
   if (args.splits > 1 && args.use_q != Use::skip) {
-    launch(attention_sum_tiles_kernel,
-           {.grid = static_cast<unsigned>(args.query_tiles.count * args.heads), .block = kSumThreads}, stream, args,
-           static_cast<const float*>(scratch.sums));
+    launch(attention_sum_tiles_kernel, {.grid = static_cast<unsigned>(args.query_tiles.count * args.heads), .block = kSumThreads},
+           stream, args, static_cast<const float*>(scratch.sums));
   }
   return true;
 }

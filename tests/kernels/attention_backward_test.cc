@@ -72,47 +72,44 @@ Outputs run(Stream stream, const Inputs<T>& in, Uses uses = {}, Plain<T> before 
   AttentionDropout dropout = in.dropout();
   dropout.key = dropout.threshold == 0 ? nullptr : key.data();
   dropout.sample = dropout.threshold == 0 ? nullptr : sample.data();
-  attention_backward(
-      stream,
-      AttentionBackward<T>{
-          .d_q = uses.q == Use::skip ? nullptr : d_q.data(),
-          .use_q = uses.q,
-          .d_k = uses.k == Use::skip ? nullptr : d_kv.data(),
-          .use_k = uses.k,
-          .d_v = uses.v == Use::skip ? nullptr : d_kv.data() + in.v_column,
-          .use_v = uses.v,
-          .d_q_stride = in.q_stride,
-          .d_k_stride = in.kv_stride,
-          .d_v_stride = in.kv_stride,
-          .d_out = d_out.data(),
-          .out = out.data(),
-          .lse = lse.data(),
-          .q = q.data(),
-          .k = kv.data(),
-          .v = kv.data() + in.v_column,
-          .q_stride = in.q_stride,
-          .k_stride = in.kv_stride,
-          .v_stride = in.kv_stride,
-          .cu_q = cu_q.data(),
-          .cu_k = cu_k.data(),
-          .query_tiles = {.sequence = query_sequence.data(),
-                          .first = query_first.data(),
-                          .count = std::ssize(in.query_first),
-                          .rows = kQueryTileRows},
-          .key_tiles = {.sequence = key_sequence.data(),
-                        .first = key_first.data(),
-                        .count = std::ssize(in.key_first),
-                        .rows = in.shape.key_tile_rows},
-          .splits = splits_of(in),
-          .dropout = dropout,
-          .mask = in.shape.mask,
-          .scale = in.scale,
-          .workspace = workspace.data(),
-          .queries = in.queries,
-          .keys = in.keys,
-          .sequences = in.sequences(),
-          .heads = in.shape.heads,
-          .head_size = in.shape.head_size});
+  attention_backward(stream, AttentionBackward<T>{.d_q = uses.q == Use::skip ? nullptr : d_q.data(),
+                                                  .use_q = uses.q,
+                                                  .d_k = uses.k == Use::skip ? nullptr : d_kv.data(),
+                                                  .use_k = uses.k,
+                                                  .d_v = uses.v == Use::skip ? nullptr : d_kv.data() + in.v_column,
+                                                  .use_v = uses.v,
+                                                  .d_q_stride = in.q_stride,
+                                                  .d_k_stride = in.kv_stride,
+                                                  .d_v_stride = in.kv_stride,
+                                                  .d_out = d_out.data(),
+                                                  .out = out.data(),
+                                                  .lse = lse.data(),
+                                                  .q = q.data(),
+                                                  .k = kv.data(),
+                                                  .v = kv.data() + in.v_column,
+                                                  .q_stride = in.q_stride,
+                                                  .k_stride = in.kv_stride,
+                                                  .v_stride = in.kv_stride,
+                                                  .cu_q = cu_q.data(),
+                                                  .cu_k = cu_k.data(),
+                                                  .query_tiles = {.sequence = query_sequence.data(),
+                                                                  .first = query_first.data(),
+                                                                  .count = std::ssize(in.query_first),
+                                                                  .rows = kQueryTileRows},
+                                                  .key_tiles = {.sequence = key_sequence.data(),
+                                                                .first = key_first.data(),
+                                                                .count = std::ssize(in.key_first),
+                                                                .rows = in.shape.key_tile_rows},
+                                                  .splits = splits_of(in),
+                                                  .dropout = dropout,
+                                                  .mask = in.shape.mask,
+                                                  .scale = in.scale,
+                                                  .workspace = workspace.data(),
+                                                  .queries = in.queries,
+                                                  .keys = in.keys,
+                                                  .sequences = in.sequences(),
+                                                  .heads = in.shape.heads,
+                                                  .head_size = in.shape.head_size});
   workspace.expect_intact();
   Outputs outputs;
   outputs.add("d_q", d_q.values("d_q"));
@@ -122,7 +119,8 @@ Outputs run(Stream stream, const Inputs<T>& in, Uses uses = {}, Plain<T> before 
 
 template <class T>
 std::array<Place, 3> places(const Inputs<T>& in) {
-  return {Place{"d_q", "d_q", 0, in.q_stride, in.cu_q.back(), in.width}, Place{"d_k", "d_kv", 0, in.kv_stride, in.cu_k.back(), in.width},
+  return {Place{"d_q", "d_q", 0, in.q_stride, in.cu_q.back(), in.width},
+          Place{"d_k", "d_kv", 0, in.kv_stride, in.cu_k.back(), in.width},
           Place{"d_v", "d_kv", in.v_column, in.kv_stride, in.cu_k.back(), in.width}};
 }
 
@@ -166,9 +164,10 @@ class Gradients {
 
 template <class Stream, class T>
 void expect_accurate_gradients(const Shape& shape, bool aligned) {
-  SCOPED_TRACE(::testing::Message() << "HS " << shape.head_size << (shape.mask == AttentionMask::causal ? " causal" : "") << " dropout "
-                                    << shape.dropout << " tiles of " << shape.key_tile_rows << " keys, first sequence "
-                                    << shape.sequences[0].queries << " x " << shape.sequences[0].keys);
+  SCOPED_TRACE(::testing::Message() << "HS " << shape.head_size << (shape.mask == AttentionMask::causal ? " causal" : "")
+                                    << " dropout " << shape.dropout << " tiles of " << shape.key_tile_rows
+                                    << " keys, first sequence " << shape.sequences[0].queries << " x "
+                                    << shape.sequences[0].keys);
   const Inputs<T> in = make_inputs<T>(shape);
   const Gradients<T> gradients(in);
   const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
@@ -196,8 +195,8 @@ TYPED_TEST(AttentionBackwardKernel, AnyHeadSizeAndAlignment) {
   using T = typename TypeParam::T;
   for (const std::int64_t head_size : {1, 5, 33, 64, 256}) {
     const bool large = head_size > 64;
-    expect_accurate_gradients<Stream, T>({.sequences = large ? std::vector<Lengths>{{3, 18}} : kMixed, .heads = 2, .head_size = head_size},
-                                         false);
+    expect_accurate_gradients<Stream, T>(
+        {.sequences = large ? std::vector<Lengths>{{3, 18}} : kMixed, .heads = 2, .head_size = head_size}, false);
     expect_accurate_gradients<Stream, T>({.sequences = large ? std::vector<Lengths>{{18, 5}} : kCross,
                                           .heads = large ? 1 : 2,
                                           .head_size = head_size,
@@ -246,7 +245,8 @@ TYPED_TEST(AttentionBackwardKernel, LengthsAndTiles) {
     }
   }
   if (this->kOnTensorCores) {
-    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 128, .dropout = 0.1, .key_tile_rows = 256}, true);
+    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 128, .dropout = 0.1, .key_tile_rows = 256},
+                                         true);
     expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 96, .mask = AttentionMask::causal}, true);
   }
 }
@@ -273,7 +273,8 @@ TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
                                        .key_tile_rows = 64});
   const std::array<Use, 3> uses = {Use::skip, Use::write, Use::add};
   std::vector<Outputs> written;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, [&](const Outputs& outputs) { written.push_back(outputs); });
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) { written.push_back(outputs); });
   constexpr Plain<T> kBefore{3};
   for (int combination = 0; combination < 27; ++combination) {
     const Uses use{.q = uses[combination % 3], .k = uses[combination / 3 % 3], .v = uses[combination / 9]};
@@ -295,7 +296,8 @@ TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
               ASSERT_EQ(value, result) << place.name << ' ' << t << ' ' << c << " in combination " << combination;
             } else {
               const Plain<T> sum = kBefore + result;
-              ASSERT_NEAR(value, sum, epsilon_of<T>() * (std::abs(sum) + std::abs(result) + 8 * (std::is_same_v<T, Bf16> ? 0 : 1)))
+              ASSERT_NEAR(value, sum,
+                          epsilon_of<T>() * (std::abs(sum) + std::abs(result) + 8 * (std::is_same_v<T, Bf16> ? 0 : 1)))
                   << place.name << ' ' << t << ' ' << c << " in combination " << combination;
             }
           }
@@ -313,7 +315,8 @@ TYPED_TEST(AttentionBackwardKernel, NotANumberStaysInItsSequence) {
   const std::int64_t head_size = this->kOnTensorCores ? 32 : 8;
   const Inputs<T> clean = make_inputs<T>({.sequences = {{13, 13}, {40, 40}, {21, 21}}, .head_size = head_size, .dropout = 0.1});
   std::vector<Outputs> expected;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); }, [&](const Outputs& outputs) { expected.push_back(outputs); });
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); },
+                          [&](const Outputs& outputs) { expected.push_back(outputs); });
   for (const char which : {'q', 'k', 'v', 'd'}) {
     SCOPED_TRACE(which);
     Inputs<T> in = clean;
@@ -363,7 +366,8 @@ TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
     return;
   }
 #endif
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, [&](const Outputs& outputs) { gradients.expect(outputs); });
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) { gradients.expect(outputs); });
 }
 
 /// Of no rows nothing is done.
@@ -372,16 +376,17 @@ TYPED_TEST(AttentionBackwardKernel, Nothing) {
   using T = typename TypeParam::T;
   for (const std::vector<Lengths>& sequences : {std::vector<Lengths>{}, std::vector<Lengths>{{0, 0}, {0, 2}, {2, 0}}}) {
     const Inputs<T> in = make_inputs<T>({.sequences = sequences});
-    on_every_way<Stream>([&](Stream stream) { return run(stream, in); },
-                         [&](const Outputs& outputs) {
-                           expect_nothing_else(in, outputs);
-                           for (const Place& place : places(in)) {
-                             for (std::int64_t t = 0; t < place.rows; ++t) {
-                               for (std::int64_t c = 0; c < in.width; ++c)
-                                 ASSERT_EQ(static_cast<Plain<T>>(outputs.get<T>(place.array)[at(t, place.column + c, place.stride)]), 0);
-                             }
-                           }
-                         });
+    on_every_way<Stream>(
+        [&](Stream stream) { return run(stream, in); },
+        [&](const Outputs& outputs) {
+          expect_nothing_else(in, outputs);
+          for (const Place& place : places(in)) {
+            for (std::int64_t t = 0; t < place.rows; ++t) {
+              for (std::int64_t c = 0; c < in.width; ++c)
+                ASSERT_EQ(static_cast<Plain<T>>(outputs.get<T>(place.array)[at(t, place.column + c, place.stride)]), 0);
+            }
+          }
+        });
   }
 }
 
