@@ -21,27 +21,27 @@ struct TokenizedSamples {
 /// A batch of T packed tokens of B sequences with R labelled rows, as ../docs/architecture.md describes it. Vectors keep their
 /// memory from batch to batch.
 struct PackedBatch {
-  std::vector<std::int32_t> token;            ///< [T] ids
-  std::vector<std::int32_t> position;         ///< [T] position in the sequence
-  std::vector<std::int32_t> type;             ///< [T]
-  std::vector<std::int32_t> sample;           ///< [T] number of the token's sequence in the global batch
-  std::vector<std::int32_t> sequence_sample;  ///< [B] the same by sequence
-  std::vector<std::int32_t> cu_seqlens;       ///< [B + 1]
-  std::vector<std::int32_t> row_token;        ///< [R] token of each labelled row
-  std::vector<std::int32_t> row_sample;       ///< [R] and its sample
-  std::vector<std::int32_t> row_position;     ///< [R] and its position
-  std::vector<std::int32_t> token_row;        ///< [T] the inverse: labelled row of each token, -1 for none
-  std::vector<std::int32_t> label;            ///< [R], -1 for none
-  std::vector<std::int32_t> order;            ///< [T] token numbers sorted by id, then by number
-  std::vector<std::int32_t> split_start;      ///< [splits + 1] into order
-  std::vector<std::int32_t> segment_split;    ///< [segments + 1] into splits
-  std::vector<std::int32_t> segment_row;      ///< [segments] id
-  std::vector<std::int32_t> tile_sequence;    ///< [tiles] query tiles of attention
-  std::vector<std::int32_t> tile_first;       ///< [tiles]
+  std::vector<std::int32_t> token;              ///< [T] ids
+  std::vector<std::int32_t> position;           ///< [T] position in the sequence
+  std::vector<std::int32_t> type;               ///< [T]
+  std::vector<std::int32_t> sample;             ///< [T] number of the token's sequence in the global batch
+  std::vector<std::int32_t> sequence_sample;    ///< [B] the same by sequence
+  std::vector<std::int32_t> cu_seqlens;         ///< [B + 1]
+  std::vector<std::int32_t> row_token;          ///< [R] token of each labelled row
+  std::vector<std::int32_t> row_sample;         ///< [R] and its sample
+  std::vector<std::int32_t> row_position;       ///< [R] and its position
+  std::vector<std::int32_t> token_row;          ///< [T] the inverse: labelled row of each token, -1 for none
+  std::vector<std::int32_t> label;              ///< [R], -1 for none
+  std::vector<std::int32_t> order;              ///< [T] token numbers sorted by id, then by number
+  std::vector<std::int32_t> split_start;        ///< [splits + 1] into order
+  std::vector<std::int32_t> segment_split;      ///< [segments + 1] into splits
+  std::vector<std::int32_t> segment_row;        ///< [segments] id
+  std::vector<std::int32_t> tile_sequence;      ///< [tiles] query tiles of attention
+  std::vector<std::int32_t> tile_first;         ///< [tiles]
   std::vector<std::int32_t> key_tile_sequence;  ///< [key tiles] the same of keys, for attention's backward
   std::vector<std::int32_t> key_tile_first;     ///< [key tiles]
-  std::int64_t key_tile_rows = 0;             ///< keys of a tile: attention_key_tile_rows(max_length)
-  std::int64_t max_length = 0;                ///< longest sequence
+  std::int64_t key_tile_rows = 0;               ///< keys of a tile: attention_key_tile_rows(max_length)
+  std::int64_t max_length = 0;                  ///< longest sequence
 };
 
 /// The size that a batch of `tokens` tokens is rounded up to: one of 32 an octave, so that what is prepared for a size (matrix products,

@@ -97,9 +97,9 @@ TEST(BenchCases, AttentionIsQuadraticWithinSequences) {
   expect(find("attention", "attention_forward"), kBytes, 4 * kScores * kC);
   // The key and a number of each sequence.
   expect(find("attention", "attention_forward (dropout)"), kBytes + 8 + 12, 4 * kScores * kC);
-#ifndef LATHE_HAS_CUDA
-  expect(find("attention", "attention_backward"), 4 * (8 * kT * kC + kLse + 4), 10 * kScores * kC);
-#endif
+  constexpr std::int64_t kBackwardBytes = 4 * (8 * kT * kC + kLse + 4) + 2 * kTileLists;
+  expect(find("attention", "attention_backward"), kBackwardBytes, 10 * kScores * kC);
+  expect(find("attention", "attention_backward (dropout)"), kBackwardBytes + 8 + 12, 10 * kScores * kC);
 }
 
 #ifdef LATHE_HAS_CUDA

@@ -196,6 +196,50 @@ TEST(ProfileOfAttention, KeysAndValuesAreReadOnceATileAndBanksDontConflict) {
   }
 }
 
+/// Bytes of q, k and v where a part of 128 keys is read once, and of the queries that pass it each row once.
+std::int64_t bytes_of_parts(const Case& profiled) {
+  const std::int64_t tokens = profiled.shape[0].second;
+  const std::int64_t length = profiled.shape[2].second;
+  const std::int64_t row = 2 * profiled.shape[1].second;
+  std::int64_t sum = 2 * tokens * row;
+  for (std::int64_t first = 0; first < tokens; first += length) {
+    const std::int64_t keys = std::min(length, tokens - first);
+    sum += (keys + 127) / 128 * keys * row;
+  }
+  return sum;
+}
+
+TEST(ProfileOfAttention, BackwardReadsQueriesOnceAPartAndBanksDontConflict) {
+  constexpr std::int64_t kTokens = 257;
+  constexpr std::int64_t kChannels = 128;
+  constexpr std::int64_t kRow = 2 * kChannels;
+  for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = kTokens, .channels = kChannels})) {
+    if (!profiled.kernel.starts_with("attention_backward") || profiled.dtype != "bf16") continue;
+    SCOPED_TRACE(profiled.kernel + " " + profiled.shape_text());
+    const std::vector<KernelProfile> kernels = profile(profiled);
+    // Statistics and the products; where a sequence has several tiles of keys, their sums.
+    const bool cut = profiled.shape[2].second > 256;
+    ASSERT_EQ(kernels.size(), cut ? 3U : 2U);
+    const GlobalTraffic qkv = traffic_of(kernels, "qkv");
+    EXPECT_EQ(qkv.read_bytes, bytes_of_parts(profiled));
+    EXPECT_EQ(qkv.widest, 16);
+    const GlobalTraffic d_out = traffic_of(kernels, "d_out");
+    EXPECT_EQ(d_out.read_bytes, bytes_of_parts(profiled) - kTokens * kRow) << "with the queries, and for the statistics";
+    EXPECT_EQ(traffic_of(kernels, "out").read_bytes, kTokens * kRow);
+    const GlobalTraffic d_qkv = traffic_of(kernels, "d_qkv");
+    EXPECT_EQ(d_qkv.read_bytes, 0);
+    EXPECT_EQ(d_qkv.written_bytes, 3 * kTokens * kRow);
+    for (const GlobalTraffic& traffic : {qkv, d_out, d_qkv, traffic_of(kernels, "out")}) {
+      EXPECT_GE(sector_use(traffic), 0.95);
+      EXPECT_EQ(traffic.atomics, 0);
+    }
+    for (const KernelProfile& kernel : kernels) {
+      for (const auto& [line, counted] : kernel.lines)
+        EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
+    }
+  }
+}
+
 TEST(ProfiledFamilies, AreAllThatRunOnCuda) {
   for (const std::string_view family : families()) {
     const bool listed = std::ranges::find(memory_bound(), family) != memory_bound().end();
