@@ -70,8 +70,9 @@ std::array<std::int32_t, 6> varying(std::int64_t step) {
   return members;
 }
 
-/// The losses of training a classifier.
-std::vector<double> losses(const DeviceRef& device, DType dtype, const Members& members, double learning_rate) {
+/// The losses of training a classifier for so many steps.
+std::vector<double> losses(const DeviceRef& device, DType dtype, const Members& members, double learning_rate,
+                           std::int64_t steps = kSteps) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
   const ParameterArena arena(device, dtype, parameters);
@@ -82,7 +83,7 @@ std::vector<double> losses(const DeviceRef& device, DType dtype, const Members& 
   const Data data = make_data();
   PackedBatch packed;
   std::vector<double> found;
-  for (std::int64_t step = 0; step < kSteps; ++step) {
+  for (std::int64_t step = 0; step < steps; ++step) {
     const auto chosen = members(step);
     pack_sequences(data.samples, chosen, data.labels, packed);
     round_up_tokens(packed);
@@ -96,7 +97,7 @@ std::vector<double> losses(const DeviceRef& device, DType dtype, const Members& 
     loss.copy_to<float>(std::span(&value, 1));
     found.push_back(value);
   }
-  EXPECT_EQ(optimizer.last().updates, kSteps);
+  EXPECT_EQ(optimizer.last().updates, steps);
   return found;
 }
 
@@ -187,6 +188,23 @@ TEST_F(CudaStep, LearnsABatchThatIsRepeated) {
     EXPECT_LT(found.back(), 0.9 * found.front()) << to_string(dtype);
   }
 }
+
+#ifdef LATHE_EMULATED
+TEST_F(CudaStep, GivesTheSameBitsInEveryOrderOfThreadsAndBlocks) {
+  using emulation::Order;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto expected = losses(cuda(), dtype, varying, 1e-3, 3);
+    const emulation::Settings before = emulation::settings();
+    for (const Order order : {Order::reverse, Order::random}) {
+      emulation::Settings other = before;
+      other.threads = other.blocks = other.streams = order;
+      emulation::configure(other);
+      EXPECT_EQ(losses(cuda(), dtype, varying, 1e-3, 3), expected) << to_string(dtype);
+    }
+    emulation::configure(before);
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace lathe
