@@ -206,6 +206,12 @@ RunResults train_and_test(Classifier& classifier, const RunSamples& samples, con
   return results;
 }
 
+void print_interruption(const TrainingResult& result, const fs::path& output) {
+  const bool kept = fs::exists(output / "model.safetensors");
+  write_message(fmt::format("interrupted after step {}; {}\n", result.steps,
+                            kept ? "the model saved before is in place" : "no model was saved yet"));
+}
+
 void print_scores(const RunResults& results) {
   if (results.dev) fmt::print("dev: {}", format_report(*results.dev, results.labels));
   if (results.dev && results.test) fmt::print("\n");
@@ -243,7 +249,7 @@ int finetune_command(const FinetuneOptions& call) {
   if (options.config) warn_of_changes(*options.config, hashes);
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
-                                     settings));
+                                     fmt::format("{} texts", settings.batch_size)));
     return 0;
   }
 

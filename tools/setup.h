@@ -49,9 +49,9 @@ struct ResolvedReading {
 };
 ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& running, const RunDefaults& run);
 
-/// `max_length` where it is given, else 128 or, of models that have fewer, all positions. Throws UsageError where the model has fewer
+/// `max_length` where it is given, else `otherwise` or, of models that have fewer, all positions. Throws UsageError where the model has fewer
 /// positions than were asked for.
-std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length);
+std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length, std::int64_t otherwise = 128);
 
 /// Loads a model that must have a classification head already; of its two classes the one called `positive_label` (empty: id 1) is the
 /// positive one. Throws MismatchError where it has no head.

@@ -81,10 +81,4 @@ void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes
                             static_cast<double>(peak_memory_bytes) / 1e9));
 }
 
-void print_interruption(const TrainingResult& result, const fs::path& output) {
-  const bool kept = fs::exists(output / "model.safetensors");
-  write_message(fmt::format("interrupted after step {}; {}\n", result.steps,
-                            kept ? "the model saved before is in place" : "no model was saved yet"));
-}
-
 }  // namespace lathe

@@ -30,7 +30,7 @@ void check_readable_twice(std::string_view command, std::span<const std::filesys
 /// Refuses weights of `model` that aren't numbers, unless they are allowed.
 void check_finite(const LoadReport& report, const std::filesystem::path& model, const TrainingOptions& options);
 
+/// What a run took.
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes);
-void print_interruption(const TrainingResult& result, const std::filesystem::path& output);
 
 }  // namespace lathe
