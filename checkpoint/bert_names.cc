@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::string_view kPrefix = "bert.";
 constexpr std::string_view kClassifier = "classifier.";
+constexpr std::string_view kPretraining = "cls.";
 
 std::string canonical_name(std::string_view name) {
   if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
@@ -35,7 +36,7 @@ bool is_integer(SafetensorsType type) {
 }
 
 bool is_other_head(std::string_view canonical) {
-  return canonical.starts_with("cls.") || canonical.starts_with("qa_outputs.") || canonical.starts_with(kClassifier);
+  return canonical.starts_with(kPretraining) || canonical.starts_with("qa_outputs.") || canonical.starts_with(kClassifier);
 }
 
 /// 7 of "encoder.layer.7.output.dense.weight", -1 of other names.
@@ -131,6 +132,21 @@ std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t 
   return result;
 }
 
+std::vector<ExpectedTensor> masked_lm_tensors(const BertConfig& config) {
+  std::vector<ExpectedTensor> result = bert_tensors(config, 0);
+  std::erase_if(result, [](const ExpectedTensor& tensor) { return tensor.name.starts_with("pooler."); });
+  const std::int64_t c = config.hidden_size;
+  const auto add = [&](const char* name, std::vector<std::int64_t> shape) {
+    result.push_back({std::string("cls.predictions.") + name, std::move(shape), Presence::optional});
+  };
+  add("transform.dense.weight", {c, c});
+  add("transform.dense.bias", {c});
+  add("transform.LayerNorm.weight", {c});
+  add("transform.LayerNorm.bias", {c});
+  add("bias", {config.vocabulary_size});
+  return result;
+}
+
 BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected) {
   BertMatch match = compare_bert_tensors(file, expected);
   std::vector<std::string> problems = match.misfits;
@@ -188,7 +204,8 @@ BertMatch compare_bert_tensors(const SafetensorsFile& file, std::span<const Expe
 }
 
 std::string published_bert_name(std::string_view canonical) {
-  return canonical.starts_with(kClassifier) ? std::string(canonical) : std::string(kPrefix).append(canonical);
+  const bool of_a_head = canonical.starts_with(kClassifier) || canonical.starts_with(kPretraining);
+  return of_a_head ? std::string(canonical) : std::string(kPrefix).append(canonical);
 }
 
 void check_vocabulary(std::int64_t rows, std::int64_t tokens, const std::filesystem::path& config,

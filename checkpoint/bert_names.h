@@ -34,6 +34,11 @@ struct ExpectedTensor {
 /// The pooler is required where the head is, else optional: models for masked words or for tokens come without one.
 std::vector<ExpectedTensor> bert_tensors(const BertConfig& config, std::int64_t classes, Presence head = Presence::required);
 
+/// All tensors of a BERT with a head for masked words (BertForMaskedLM), in the order of its forward pass: no pooler, and cls.predictions.bias,
+/// transform.dense and transform.LayerNorm, all optional. The decoder is the word embeddings (tied), and no tensor of its own:
+/// cls.predictions.decoder.*, which older files hold as well, is passed over among the other heads.
+std::vector<ExpectedTensor> masked_lm_tensors(const BertConfig& config);
+
 /// Where an expected tensor lies in a file.
 struct MatchedTensor {
   std::string name;  ///< canonical
@@ -74,7 +79,7 @@ BertMatch compare_bert_tensors(const SafetensorsFile& file, std::span<const Expe
 /// must outlive the result.
 BertMatch match_bert_tensors(const SafetensorsFile& file, std::span<const ExpectedTensor> expected);
 
-/// The name that Hugging Face's BertForSequenceClassification gives a tensor: `bert.` before all but the head's.
+/// The name that Hugging Face's BertForSequenceClassification and BertForMaskedLM give a tensor: `bert.` before all but the head's.
 std::string published_bert_name(std::string_view canonical);
 
 /// Throws MismatchError where a tokenizer of `tokens` ids doesn't fit a configuration of `rows` rows of embeddings: where it has more, or so many

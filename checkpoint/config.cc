@@ -274,6 +274,7 @@ BertConfig read(const JsonObject& object, const std::filesystem::path& path) {
   }
   config.classifier_dropout = reader.real("classifier_dropout", 0, kMostDropout);
   config.pad_token_id = static_cast<std::int32_t>(reader.integer("pad_token_id", 0, config.vocabulary_size - 1).value_or(0));
+  if (const bool* tied = reader.find_as<bool>("tie_word_embeddings", "true or false")) config.tied_words = *tied;
   config.hidden_activation = activation_of(reader);
   config.labels = labels_of(reader);
   if (const auto* problem = reader.find_as<std::string>("problem_type", "a string")) config.problem_type = *problem;
@@ -340,6 +341,12 @@ void BertConfig::set_sequence_classification(std::vector<std::string> label_name
   architectures = {"BertForSequenceClassification"};
   labels = std::move(label_names);
   problem_type = "single_label_classification";
+}
+
+void BertConfig::set_masked_lm() {
+  architectures = {"BertForMaskedLM"};
+  labels.clear();
+  problem_type.clear();
 }
 
 std::string BertConfig::to_json() const {

@@ -35,6 +35,7 @@ struct BertConfig {
   std::optional<double> classifier_dropout;  ///< where absent, hidden_dropout holds
   double initializer_range = 0.02;           ///< standard deviation of new weights
   std::int32_t pad_token_id = 0;
+  bool tied_words = true;  ///< tie_word_embeddings: a head for masked words decodes by the word embeddings
   std::string model_type = "bert";
   std::vector<std::string> architectures;
   std::vector<std::string> labels;  ///< by id (id2label); empty where the file names none
@@ -54,6 +55,9 @@ struct BertConfig {
 
   /// Makes this the configuration of a BertForSequenceClassification with these labels, in the order of their ids.
   void set_sequence_classification(std::vector<std::string> label_names);
+
+  /// Makes this the configuration of a BertForMaskedLM, without labels.
+  void set_masked_lm();
 
   /// The text of config.json: `document` with this struct's values in it and the type of the weights that Lathe writes, float32.
   /// Values that haven't changed keep their spelling. Throws LogicError for labels that occur twice.

@@ -195,11 +195,21 @@ Tensor MaskedLmHead::forward(Tape& tape, const Tensor& rows, const Tensor& words
   return decode(tape, normalised, words, bias_->value);
 }
 
+void MaskedLmHead::prepare(std::int64_t rows, const Tensor& words) const {
+  prepare_linear(transform_.weight->value, rows);
+  prepare_decode(words, rows);
+}
+
 BertMaskedLm::BertMaskedLm(ParameterSet& parameters, const BertSettings& settings)
     : bert_(parameters, settings), head_(parameters, settings) {}
 
 Tensor BertMaskedLm::forward(Tape& tape, const Batch& batch) const {
   return head_.forward(tape, bert_.forward(tape, batch, RowKind::labelled), bert_.words().value);
+}
+
+void BertMaskedLm::prepare(std::int64_t tokens, std::int64_t rows) const {
+  bert_.prepare(tokens, rows);
+  head_.prepare(rows, bert_.words().value);
 }
 
 }  // namespace lathe

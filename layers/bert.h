@@ -149,6 +149,7 @@ class MaskedLmHead {
   MaskedLmHead(ParameterSet& parameters, const BertSettings& settings);
   /// Logits [R, S] of rows [R, C], as decode() lays them out.
   Tensor forward(Tape& tape, const Tensor& rows, const Tensor& words) const;
+  void prepare(std::int64_t rows, const Tensor& words) const;
 
  private:
   LinearParameters transform_;
@@ -165,6 +166,8 @@ class BertMaskedLm {
   const Bert& bert() const noexcept { return bert_; }
   /// Logits [R, S] as decode() lays them out.
   Tensor forward(Tape& tape, const Batch& batch) const;
+  /// Prepares the matrix products of batches of so many tokens and labelled rows, so that no step has to.
+  void prepare(std::int64_t tokens, std::int64_t rows) const;
   /// What cross_entropy_loss() must be told of the logits.
   LossSettings loss_settings() const {
     return {.label_smoothing = 0.0, .class_weights = {}, .classes = bert_.settings().vocabulary};

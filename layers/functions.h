@@ -23,6 +23,9 @@ inline constexpr std::int64_t kVocabularyMultiple = 64;
 /// leaves it.
 Tensor decode(Tape& tape, const Tensor& x, const Tensor& words, const Tensor& bias);
 
+/// Prepares the products of decode() and of its backward for so many rows and these words.
+void prepare_decode(const Tensor& words, std::int64_t rows);
+
 /// Prepares the products of linear() and of its backward for an x of `rows` rows and this weight, so that the first such call needn't.
 void prepare_linear(const Tensor& weight, std::int64_t rows);
 

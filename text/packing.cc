@@ -4,9 +4,12 @@
 #include <array>
 #include <bit>
 #include <numeric>
+#include <optional>
 
 #include "lathe/kernels/attention.h"
 #include "lathe/kernels/embedding.h"
+#include "lathe/runtime/error.h"
+#include "lathe/text/masking.h"
 
 namespace lathe {
 namespace {
@@ -101,7 +104,15 @@ void round_up_tokens(PackedBatch& batch) {
   cut_tiles(batch);
 }
 
-void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
+void round_up_rows(PackedBatch& batch) {
+  const auto rows = static_cast<std::size_t>(token_bucket(static_cast<std::int64_t>(batch.row_token.size())));
+  batch.row_token.resize(rows, static_cast<std::int32_t>(batch.token.size()) - 1);
+  batch.row_sample.resize(rows, batch.sample.back());
+  batch.row_position.resize(rows, batch.position.back());
+  batch.label.resize(rows, -1);
+}
+
+void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences, std::size_t rows) {
   // The rounding adds tokens, and at worst each of them is a sequence.
   const auto rounded = static_cast<std::size_t>(token_bucket(static_cast<std::int64_t>(tokens)));
   const std::size_t most = sequences + rounded - tokens + 1;
@@ -109,10 +120,10 @@ void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
        {&batch.token, &batch.position, &batch.type, &batch.sample, &batch.token_row, &batch.order}) {
     list->reserve(rounded);
   }
-  for (std::vector<std::int32_t>* list :
-       {&batch.sequence_sample, &batch.cu_seqlens, &batch.row_token, &batch.row_sample, &batch.row_position, &batch.label}) {
-    list->reserve(most);
-  }
+  for (std::vector<std::int32_t>* list : {&batch.sequence_sample, &batch.cu_seqlens}) list->reserve(most);
+  const auto rounded_rows = static_cast<std::size_t>(token_bucket(static_cast<std::int64_t>(rows)));
+  for (std::vector<std::int32_t>* list : {&batch.row_token, &batch.row_sample, &batch.row_position, &batch.label})
+    list->reserve(rounded_rows);
   const std::size_t tiles = rounded / static_cast<std::size_t>(kAttentionTileRows) + most;
   for (std::vector<std::int32_t>* list :
        {&batch.tile_sequence, &batch.tile_first, &batch.key_tile_sequence, &batch.key_tile_first}) {
@@ -121,6 +132,53 @@ void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences) {
   for (std::vector<std::int32_t>* list : {&batch.split_start, &batch.segment_split, &batch.segment_row}) {
     list->reserve(rounded + 1);
   }
+}
+
+namespace {
+
+/// Makes the token at `token` a labelled row, seen as `stand_in`.
+void add_row(PackedBatch& batch, std::size_t token, std::int32_t stand_in) {
+  batch.row_token.push_back(static_cast<std::int32_t>(token));
+  batch.row_sample.push_back(batch.sample[token]);
+  batch.row_position.push_back(batch.position[token]);
+  batch.label.push_back(batch.token[token]);
+  batch.token[token] = stand_in;
+}
+
+void add_sample(const TokenizedSamples& samples, std::int32_t member, PackedBatch& batch) {
+  const auto begin = static_cast<std::size_t>(samples.offsets[static_cast<std::size_t>(member)]);
+  const auto length = static_cast<std::size_t>(samples.length(member));
+  add_sequence(std::span(samples.ids).subspan(begin, length), std::span(samples.types).subspan(begin, length), batch);
+}
+
+void invert_rows(PackedBatch& batch) {
+  batch.token_row.assign(batch.token.size(), -1);
+  for (std::size_t row = 0; row < batch.row_token.size(); ++row)
+    batch.token_row[static_cast<std::size_t>(batch.row_token[row])] = static_cast<std::int32_t>(row);
+}
+
+}  // namespace
+
+void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Masking& masking, RandomKey key,
+                 std::uint32_t first_sample, PackedBatch& batch) {
+  clear(batch);
+  for (const std::int32_t member : members) add_sample(samples, member, batch);
+  std::size_t least = 0;
+  std::optional<Masking::Draw> least_draw;
+  for (std::size_t t = 0; t < batch.token.size(); ++t) {
+    const auto draw = masking.draw(key, first_sample + static_cast<std::uint32_t>(batch.sample[t]),
+                                   static_cast<std::uint32_t>(batch.position[t]), batch.token[t]);
+    if (!draw) continue;
+    if (draw->chosen) add_row(batch, t, draw->stand_in);
+    if (!least_draw || draw->value < least_draw->value) {
+      least = t;
+      least_draw = draw;
+    }
+  }
+  if (!least_draw) throw LogicError("pack_masked: the batch has special tokens alone");
+  if (batch.row_token.empty()) add_row(batch, least, least_draw->stand_in);
+  invert_rows(batch);
+  sort_tokens(batch);
 }
 
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
@@ -132,13 +190,9 @@ void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_
     batch.row_sample.push_back(row);
     batch.row_position.push_back(0);
     batch.label.push_back(labels.empty() ? -1 : labels[static_cast<std::size_t>(member)]);
-    const auto begin = static_cast<std::size_t>(samples.offsets[static_cast<std::size_t>(member)]);
-    const auto length = static_cast<std::size_t>(samples.length(member));
-    add_sequence(std::span(samples.ids).subspan(begin, length), std::span(samples.types).subspan(begin, length), batch);
+    add_sample(samples, member, batch);
   }
-  batch.token_row.assign(batch.token.size(), -1);
-  for (std::size_t row = 0; row < batch.row_token.size(); ++row)
-    batch.token_row[static_cast<std::size_t>(batch.row_token[row])] = static_cast<std::int32_t>(row);
+  invert_rows(batch);
   sort_tokens(batch);
   cut_tiles(batch);
 }

@@ -4,7 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "lathe/kernels/philox.h"
+
 namespace [[gnu::visibility("default")]] lathe {
+
+class Masking;
 
 /// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1].
 struct TokenizedSamples {
@@ -52,8 +56,12 @@ std::int64_t token_bucket(std::int64_t tokens);
 /// has, without labelled rows. Their gradients are exact zeros, and nothing that reads the batch needs to know of them. Call it last.
 void round_up_tokens(PackedBatch& batch);
 
-/// Takes memory for batches of up to so many tokens and sequences.
-void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences);
+/// Rounds R up to token_bucket(R): further rows point at the batch's last token, without a label and without a place in token_row, so that
+/// their gradients are exact zeros too. Call it after round_up_tokens().
+void round_up_rows(PackedBatch& batch);
+
+/// Takes memory for batches of up to so many tokens, sequences and labelled rows.
+void reserve(PackedBatch& batch, std::size_t tokens, std::size_t sequences, std::size_t rows);
 
 /// Query rows of an attention tile.
 inline constexpr std::int64_t kAttentionTileRows = 128;
@@ -62,5 +70,11 @@ inline constexpr std::int64_t kAttentionTileRows = 128;
 /// labelled row a sequence, its first token. `labels` holds a class for every sample of the data set, or is empty (all -1).
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
                     PackedBatch& batch);
+
+/// Packs the samples `members` for a masked language model: the labelled rows are the chosen tokens in their order, labels what stood there.
+/// Sample i of the batch draws its masks as sample `first_sample` + i, under `key`. Where no token is chosen, which happens to small batches,
+/// the one with the least draw is: a batch has a labelled row. Every sample must have a token that isn't special.
+void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Masking& masking, RandomKey key,
+                 std::uint32_t first_sample, PackedBatch& batch);
 
 }  // namespace lathe

@@ -73,16 +73,19 @@ void check_required(const CLI::App& command, const CommandDescription& descripti
 }  // namespace
 
 CommandLine parse_command_line(int argc, const char* const* argv) {
-  CLI::App app("Lathe trains transformers: fine-tune a published BERT, evaluate it, predict with it.", "lathe");
+  CLI::App app("Lathe trains transformers: pre-train a BERT or fine-tune a published one, evaluate it, predict with it.",
+               "lathe");
   app.set_help_flag("-h,--help", "print this help");
   app.set_version_flag("--version", "", "print the version, the build, what it can use of this processor, and its libraries");
   app.require_subcommand(0, 1);
   app.footer("`lathe COMMAND --help` explains a command and shows an example.");
   FinetuneOptions finetune;
+  PretrainOptions pretrain;
   EvaluateOptions evaluate;
   PredictOptions predict;
   std::string shell;
   add_finetune(app, finetune);
+  add_pretrain(app, pretrain);
   add_evaluate(app, evaluate);
   add_predict(app, predict);
   TokenizeOptions tokenize;
@@ -104,7 +107,9 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     app.parse(argc, argv);
     CLI::App* command = parsed_command(app);
     if (command == nullptr) throw UsageError("a subcommand is missing: lathe COMMAND [options]; `lathe --help` lists them");
-    if (finetune.config) apply_config_file(*command, *finetune.config);
+    for (const auto& config : {finetune.config, pretrain.config}) {
+      if (config) apply_config_file(*command, *config);
+    }
     check_required(*command, *program.find(command->get_name()));
   } catch (const CLI::CallForHelp&) {
     print_help(app, program);
@@ -121,6 +126,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     throw UsageError(failure.what());
   }
   if (app.got_subcommand("finetune")) return finetune;
+  if (app.got_subcommand("pretrain")) return pretrain;
   if (app.got_subcommand("evaluate")) return evaluate;
   if (app.got_subcommand("predict")) return predict;
   if (app.got_subcommand("tokenize")) return tokenize;

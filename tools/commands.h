@@ -5,6 +5,7 @@
 namespace lathe {
 
 int finetune_command(const FinetuneOptions& call);
+int pretrain_command(const PretrainOptions& call);
 int evaluate_command(const EvaluateOptions& options);
 int predict_command(const PredictOptions& options);
 int tokenize_command(const TokenizeOptions& options);

@@ -19,10 +19,11 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-std::int64_t tokens_of(const LabelledSamples& samples) { return static_cast<std::int64_t>(samples.samples.ids.size()); }
+std::int64_t tokens_of(const TokenizedSamples& samples) { return static_cast<std::int64_t>(samples.ids.size()); }
 
 /// Times steps until there are enough. The first is left out where others follow: it touches its memory for the first time.
-class StepTimer final : public FinetuneObserver {
+template <class Observer>
+class StepTimer final : public Observer {
  public:
   explicit StepTimer(DeviceRef device) : device_(std::move(device)) {}
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override {
@@ -63,8 +64,8 @@ double evaluation_seconds(const Classifier& classifier, const LabelledSamples& d
   const LabelledSamples part = select(dev, members);
   const Clock::time_point begin = Clock::now();
   evaluate(classifier, part.samples, part.labels, batch_size);
-  return seconds_since(begin) * static_cast<double>(tokens_of(dev)) /
-         static_cast<double>(std::max<std::int64_t>(1, tokens_of(part)));
+  return seconds_since(begin) * static_cast<double>(tokens_of(dev.samples)) /
+         static_cast<double>(std::max<std::int64_t>(1, tokens_of(part.samples)));
 }
 
 std::string duration(double seconds) {
@@ -75,41 +76,77 @@ std::string duration(double seconds) {
 
 double gigabytes(std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
-}  // namespace
-
-RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                         const FinetuneSettings& settings) {
-  RunEstimate estimate{.parameters = classifier.parameter_count(), .steps = finetune_steps(settings, train.samples.count())};
-  FinetuneSettings still = settings;
-  still.learning_rate = 0.0;
-
-  FinetuneSettings once = still;
-  once.max_steps = 1;
-  const LabelledSamples largest = select(train, largest_batch(train, settings));
-  FinetuneObserver nobody;
-  finetune(classifier, largest, nullptr, once, nobody);
-  estimate.largest_batch_tokens = tokens_of(largest);
-  const ParameterArena& arena = classifier.arena();
-  estimate.on_gpu = classifier.device()->kind() == DeviceKind::cuda;
+/// What a model that takes `steps` has cost after a step of its largest batch.
+template <class Model>
+RunEstimate after_largest_step(const Model& model, const TrainingSteps& steps, std::int64_t tokens) {
+  RunEstimate estimate{.parameters = model.parameter_count(), .steps = steps, .largest_batch_tokens = tokens};
+  const ParameterArena& arena = model.arena();
+  estimate.on_gpu = model.device()->kind() == DeviceKind::cuda;
   estimate.arena_bytes = arena.gradients().bytes() + 3 * arena.master().bytes();  // the master and two moments
-  if (classifier.dtype() == DType::bf16) estimate.arena_bytes += arena.values().bytes();
-  estimate.activation_bytes = classifier.device()->memory().peak - estimate.arena_bytes;
+  if (arena.values().dtype() == DType::bf16) estimate.arena_bytes += arena.values().bytes();
+  estimate.activation_bytes = model.device()->memory().peak - estimate.arena_bytes;
+  return estimate;
+}
 
-  StepTimer timer(classifier.device());
-  finetune(classifier, train, nullptr, still, timer, timer.stop());
+/// Adds what real steps of `train` have shown.
+template <class Observer>
+void add_time(RunEstimate& estimate, const StepTimer<Observer>& timer, const TokenizedSamples& train, double evaluation_seconds) {
   estimate.measured_steps = timer.steps();
   estimate.tokens_per_second = timer.tokens_per_second();
   const double step_tokens = static_cast<double>(tokens_of(train)) / static_cast<double>(estimate.steps.per_epoch);
   estimate.step_seconds = step_tokens / estimate.tokens_per_second;
   const std::int64_t evaluations = (estimate.steps.total + estimate.steps.per_epoch - 1) / estimate.steps.per_epoch;
-  if (dev != nullptr) estimate.evaluation_seconds = evaluation_seconds(classifier, *dev, settings.batch_size);
+  estimate.evaluation_seconds = evaluation_seconds;
   estimate.seconds = static_cast<double>(estimate.steps.total) * estimate.step_seconds +
                      static_cast<double>(evaluations) * estimate.evaluation_seconds;
   estimate.process_bytes = peak_memory_bytes();
+}
+
+}  // namespace
+
+RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
+                         const FinetuneSettings& settings) {
+  FinetuneSettings still = settings;
+  still.learning_rate = 0.0;
+  FinetuneSettings once = still;
+  once.max_steps = 1;
+  const LabelledSamples largest = select(train, largest_batch(train, settings));
+  FinetuneObserver nobody;
+  finetune(classifier, largest, nullptr, once, nobody);
+  RunEstimate estimate =
+      after_largest_step(classifier, finetune_steps(settings, train.samples.count()), tokens_of(largest.samples));
+
+  StepTimer<FinetuneObserver> timer(classifier.device());
+  finetune(classifier, train, nullptr, still, timer, timer.stop());
+  add_time(estimate, timer, train.samples, dev == nullptr ? 0.0 : evaluation_seconds(classifier, *dev, settings.batch_size));
   return estimate;
 }
 
-std::string format_estimate(const RunEstimate& estimate, const FinetuneSettings& settings) {
+RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
+                         const PretrainSettings& settings) {
+  PretrainSettings still = settings;
+  still.learning_rate = 0.0;
+  rehearse(model, train, settings);
+  RunEstimate estimate = after_largest_step(model, pretrain_steps(settings, train), largest_batch_tokens(train, settings));
+
+  StepTimer<PretrainObserver> timer(model.device());
+  pretrain(model, train, nullptr, still, timer, timer.stop());
+  double evaluation = 0.0;
+  if (dev != nullptr) {
+    constexpr std::int64_t kSequences = 64;
+    TokenizedSamples part = *dev;
+    part.offsets.resize(static_cast<std::size_t>(std::min(dev->count(), kSequences)) + 1);
+    part.ids.resize(static_cast<std::size_t>(part.offsets.back()));
+    part.types.resize(part.ids.size());
+    const Clock::time_point begin = Clock::now();
+    evaluate_masked_lm(model, part, settings);
+    evaluation = seconds_since(begin) * static_cast<double>(tokens_of(*dev)) / static_cast<double>(tokens_of(part));
+  }
+  add_time(estimate, timer, train, evaluation);
+  return estimate;
+}
+
+std::string format_estimate(const RunEstimate& estimate, std::string_view batch) {
   const std::int64_t tensors = estimate.arena_bytes + estimate.activation_bytes;
   const std::int64_t rest = std::max<std::int64_t>(0, estimate.process_bytes - (estimate.on_gpu ? 0 : tensors));
   const std::string parts =
@@ -122,8 +159,8 @@ std::string format_estimate(const RunEstimate& estimate, const FinetuneSettings&
                         gigabytes(tensors), parts, gigabytes(rest))
           : fmt::format("memory      {:.2f} GB at most, measured: {}, {:.2f} data and program\n",
                         gigabytes(estimate.process_bytes), parts, gigabytes(rest));
-  text += fmt::format("steps       {} of {} texts, {} an epoch, {} of warm-up\n", estimate.steps.total, settings.batch_size,
-                      estimate.steps.per_epoch, estimate.steps.warmup);
+  text += fmt::format("steps       {} of {}, {} an epoch, {} of warm-up\n", estimate.steps.total, batch, estimate.steps.per_epoch,
+                      estimate.steps.warmup);
   text += fmt::format("time        about {}: {:.3g} s a step, by {} real step{} ({:.0f} tokens/s){}\n",
                       duration(estimate.seconds), estimate.step_seconds, estimate.measured_steps,
                       estimate.measured_steps == 1 ? "" : "s", estimate.tokens_per_second,

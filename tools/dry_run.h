@@ -2,9 +2,11 @@
 // What a run would take, found out by taking a few of its steps.
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "lathe/training/classifier.h"
 #include "lathe/training/finetune.h"
+#include "lathe/training/pretrain.h"
 
 namespace lathe {
 
@@ -29,7 +31,11 @@ struct RunEstimate {
 RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
                          const FinetuneSettings& settings);
 
-/// The estimate in lines for people.
-std::string format_estimate(const RunEstimate& estimate, const FinetuneSettings& settings);
+/// The same for pre-training.
+RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
+                         const PretrainSettings& settings);
+
+/// The estimate in lines for people; `batch` is what a step takes, "32 texts".
+std::string format_estimate(const RunEstimate& estimate, std::string_view batch);
 
 }  // namespace lathe

@@ -204,8 +204,13 @@ RunResults train_and_test(Classifier& classifier, const RunSamples& samples, con
                          "test", results.labels);
   }
   results.peak_memory_bytes = peak_memory_bytes();
-  if (classifier.device()->kind() == DeviceKind::cuda) results.peak_gpu_memory_bytes = classifier.device()->memory().peak;
   return results;
+}
+
+void print_interruption(const TrainingResult& result, const fs::path& output) {
+  const bool kept = fs::exists(output / "model.safetensors");
+  write_message(fmt::format("interrupted after step {}; {}\n", result.steps,
+                            kept ? "the model saved before is in place" : "no model was saved yet"));
 }
 
 void print_scores(const RunResults& results) {
@@ -245,7 +250,7 @@ int finetune_command(const FinetuneOptions& call) {
   if (options.config) warn_of_changes(*options.config, hashes, device);
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
-                                     settings));
+                                     fmt::format("{} texts", settings.batch_size)));
     return 0;
   }
 
@@ -259,11 +264,10 @@ int finetune_command(const FinetuneOptions& call) {
   const std::atomic<int>& stop = watch_stop_signals();
   RunObserver observer(options.output, classifier->labels(), steps);
   RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
-  results.device = device.model;
-  results.precision = device.precision;
+  results.place = place_of(device);
   write_results(options.output, results);
   write_pictures(options.output, results, observer.curves(), samples.dev_texts, samples.test_texts, sections);
-  print_training(results.train, results.peak_memory_bytes, results.peak_gpu_memory_bytes);
+  print_training(results.train, results.peak_memory_bytes, results.place);
   if (results.train.interrupted) {
     print_interruption(results.train, options.output);
     return 128 + stop.load();

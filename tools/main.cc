@@ -19,6 +19,7 @@ namespace {
 struct RunCommand {
   int operator()(int status) const { return status; }
   int operator()(const lathe::FinetuneOptions& options) const { return lathe::finetune_command(options); }
+  int operator()(const lathe::PretrainOptions& options) const { return lathe::pretrain_command(options); }
   int operator()(const lathe::EvaluateOptions& options) const { return lathe::evaluate_command(options); }
   int operator()(const lathe::PredictOptions& options) const { return lathe::predict_command(options); }
   int operator()(const lathe::TokenizeOptions& options) const { return lathe::tokenize_command(options); }
@@ -41,8 +42,8 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     constexpr double kMebibyte = 1 << 20;
     lathe::print_error(
-        fmt::format("no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use a smaller --batch-size or "
-                    "--max-length, or a smaller data file",
+        fmt::format("no memory left: {:.1f} MiB were used at most and {:.1f} MiB are free; use smaller batches "
+                    "(--batch-size, --batch-tokens), a smaller --max-length or a smaller data file",
                     static_cast<double>(lathe::peak_memory_bytes()) / kMebibyte,
                     static_cast<double>(std::min(lathe::available_host_memory(), lathe::available_addresses())) / kMebibyte));
     return 2;

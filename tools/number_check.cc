@@ -23,6 +23,14 @@ NumberCheck above_zero() {
   return check("above 0", [](double value) { return value > 0.0; });
 }
 
+NumberCheck share_of_one() {
+  return check("above 0 and at most 1", [](double value) { return value > 0.0 && value <= 1.0; });
+}
+
+NumberCheck dropout_rate() {
+  return check("from 0 to 0.99", [](double value) { return value >= 0.0 && value <= 0.99; });
+}
+
 NumberCheck zero_or_more() {
   return check("of 0 or more", [](double value) { return value >= 0.0; });
 }

@@ -52,6 +52,21 @@ struct FinetuneOptions : TrainingOptions {
   bool new_head = false;
 };
 
+/// A model's sizes, for one from scratch.
+struct ModelSizes {
+  std::optional<std::int64_t> layers, hidden_size, heads, intermediate_size;
+};
+
+struct PretrainOptions : TrainingOptions {
+  std::string task = "mlm";
+  std::optional<std::filesystem::path> model, tokenizer;
+  std::vector<std::filesystem::path> train;
+  ModelSizes sizes;
+  std::optional<double> dropout;
+  std::int64_t batch_tokens = 8192;
+  double mlm_probability = 0.15;
+};
+
 struct EvaluateOptions {
   std::filesystem::path model, data;
   ReadingOptions reading;
@@ -102,8 +117,8 @@ struct BenchOptions {
 };
 
 /// What parsing gave: a command's options, or the exit status of a call that is over (help was printed, or an error).
-using CommandLine = std::variant<int, FinetuneOptions, EvaluateOptions, PredictOptions, TokenizeOptions, InspectOptions,
-                                 CheckDataOptions, BenchOptions>;
+using CommandLine = std::variant<int, FinetuneOptions, PretrainOptions, EvaluateOptions, PredictOptions, TokenizeOptions,
+                                 InspectOptions, CheckDataOptions, BenchOptions>;
 
 /// Parses the command line; prints help, version, completion, the man page or one line of error itself. Throws FileError and FormatError
 /// for the file of --config.

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <limits>
+
 #include "lathe/runtime/atomic_file.h"
 #include "lathe/training/page_text.h"
 #include "lathe/training/report_page.h"
@@ -41,6 +43,16 @@ void collect(Curves& curves, const EvaluationLog& log) {
                                 .accuracy = m.accuracy,
                                 .f1 = m.binary() ? m.positive().f1 : m.macro.f1,
                                 .best = log.best});
+}
+
+void collect(Curves& curves, const MaskedLmEvaluation& log) {
+  // What isn't finite is not drawn: there is no accuracy here.
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  curves.evaluations.push_back({.step = log.step, .loss = log.score.loss, .accuracy = kNone, .f1 = kNone, .best = false});
+}
+
+void write_curves(const fs::path& folder, const Curves& curves) {
+  write_file_atomically(folder / "curves.svg", curves_svg(curves));
 }
 
 void write_pictures(const fs::path& folder, const RunResults& results, const Curves& curves, const SplitTexts& dev,

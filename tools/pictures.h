@@ -8,6 +8,7 @@
 
 #include "lathe/training/curves.h"
 #include "lathe/training/finetune.h"
+#include "lathe/training/pretrain.h"
 #include "lathe/training/results.h"
 #include "tools/run_file.h"
 
@@ -22,6 +23,10 @@ struct SplitTexts {
 /// Points for the curves, collected as they are logged: two lists of a few bytes a line.
 void collect(Curves& curves, const StepLog& log);
 void collect(Curves& curves, const EvaluationLog& log);
+void collect(Curves& curves, const MaskedLmEvaluation& log);
+
+/// Writes curves.svg into `folder`, atomically.
+void write_curves(const std::filesystem::path& folder, const Curves& curves);
 
 /// Writes both files into `folder`, each atomically. The wrong rows are the dev split's, or without one the test split's.
 void write_pictures(const std::filesystem::path& folder, const RunResults& results, const Curves& curves, const SplitTexts& dev,

@@ -162,13 +162,18 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
   return resolved;
 }
 
-std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length) {
-  constexpr std::int64_t kDefault = 128;
+std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length, std::int64_t otherwise) {
   if (max_length && *max_length > config.max_positions) {
     throw UsageError(fmt::format("a max-length of {} (--max-length, or the run.toml of the model): the model has {} positions",
                                  *max_length, config.max_positions));
   }
-  return max_length ? *max_length : static_cast<std::int32_t>(std::min(kDefault, config.max_positions));
+  return max_length ? *max_length : static_cast<std::int32_t>(std::min(otherwise, config.max_positions));
+}
+
+RunPlace place_of(const DeviceChoice& choice) {
+  RunPlace place{.device = choice.model, .precision = choice.precision};
+  if (choice.device->kind() == DeviceKind::cuda) place.peak_gpu_memory_bytes = choice.device->memory().peak;
+  return place;
 }
 
 void print_device(const DeviceChoice& device) {

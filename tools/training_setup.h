@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lathe/training/model_weights.h"
+#include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
 
@@ -30,9 +31,7 @@ void check_readable_twice(std::string_view command, std::span<const std::filesys
 /// Refuses weights of `model` that aren't numbers, unless they are allowed.
 void check_finite(const LoadReport& report, const std::filesystem::path& model, const TrainingOptions& options);
 
-/// Memory is this process's and, where a GPU computed, what tensors had of the GPU's.
-void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes,
-                    const std::optional<std::int64_t>& peak_gpu_memory_bytes = std::nullopt);
-void print_interruption(const TrainingResult& result, const std::filesystem::path& output);
+/// What a run took.
+void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place);
 
 }  // namespace lathe

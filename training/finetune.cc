@@ -69,7 +69,8 @@ class Run final : public TrainingTask {
         order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed) {
     // So that no later batch needs more memory of the system.
     const auto tokens = tokens_of(train.samples, longest_samples(train.samples, settings.batch_size));
-    reserve(packed_, static_cast<std::size_t>(tokens), static_cast<std::size_t>(settings.batch_size));
+    const auto most = static_cast<std::size_t>(settings.batch_size);
+    reserve(packed_, static_cast<std::size_t>(tokens), most, most);
     prepare_products();
   }
 

@@ -82,20 +82,21 @@ void expect_writable(const fs::path& folder, const fs::path& output) {
 
 std::span<const std::string_view> run_file_names() { return kRunFiles; }
 
-void check_output_folder(const fs::path& output, const fs::path& model, std::span<const fs::path> inputs, Existing existing) {
+void check_output_folder(const fs::path& output, const std::optional<fs::path>& model, std::span<const fs::path> inputs,
+                         Existing existing) {
   const fs::path target = resolved(output);
-  if (is_inside(target, resolved(model))) {
+  if (model && is_inside(target, resolved(*model))) {
     throw UsageError(fmt::format("--output {} is or lies in the --model folder {}, which stays as it is; choose another folder",
-                                 output.string(), model.string()));
+                                 output.string(), model->string()));
   }
   for (const fs::path& input : inputs) {
     if (is_inside(resolved(input), target)) {
       throw UsageError(fmt::format("--output {} holds the data file {}; choose another folder", output.string(), input.string()));
     }
   }
-  if (is_inside(resolved(model), target)) {
+  if (model && is_inside(resolved(*model), target)) {
     throw UsageError(
-        fmt::format("--output {} holds the --model folder {}; choose another folder", output.string(), model.string()));
+        fmt::format("--output {} holds the --model folder {}; choose another folder", output.string(), model->string()));
   }
   std::error_code failure;
   const fs::file_status status = fs::status(target, failure);

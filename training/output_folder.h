@@ -2,6 +2,7 @@
 // The folder that a run writes, and what it must not be.
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -16,9 +17,9 @@ enum class Existing : std::uint8_t { refuse, overwrite };
 std::span<const std::string_view> run_file_names();
 
 /// Checks that a run may write `output`: absent, empty, or an earlier run of Lathe's (with Existing::overwrite), writable, neither equal to
-/// nor inside `model`, not holding one of `inputs`, and not in use by another run. Changes nothing. Throws UsageError or
+/// nor inside `model` (where there is one), not holding one of `inputs`, and not in use by another run. Changes nothing. Throws UsageError or
 /// FileError.
-void check_output_folder(const std::filesystem::path& output, const std::filesystem::path& model,
+void check_output_folder(const std::filesystem::path& output, const std::optional<std::filesystem::path>& model,
                          std::span<const std::filesystem::path> inputs, Existing existing);
 
 /// Creates `output` and locks it, or locks it and removes the files that Lathe writes, what a killed run left unfinished among them; others

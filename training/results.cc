@@ -37,6 +37,25 @@ Json metrics_json(const ClassificationMetrics& metrics, std::span<const std::str
   return json;
 }
 
+Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, const RunPlace& place) {
+  Json json = {{"steps", train.steps},
+               {"total_steps", train.total_steps},
+               {"epochs", train.epochs},
+               {"seconds", train.seconds},
+               {"tokens", train.tokens},
+               {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
+               {"peak_memory_bytes", peak_memory_bytes},
+               {"skipped_steps", train.skipped_steps},
+               {"device", place.device},
+               {"precision", place.precision}};
+  if (place.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *place.peak_gpu_memory_bytes;
+  return json;
+}
+
+Json score_json(const MaskedLmScore& score) {
+  return {{"masked_tokens", score.tokens}, {"loss", score.loss}, {"perplexity", score.perplexity()}};
+}
+
 /// Labels come from data that may not be UTF-8, which JSON must be: such bytes become U+FFFD.
 std::string text_of(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
 
@@ -51,20 +70,19 @@ void write_results(const std::filesystem::path& folder, const RunResults& result
   Json json;
   json["dev"] = results.dev ? metrics_json(*results.dev, results.labels) : Json(nullptr);
   json["test"] = results.test ? metrics_json(*results.test, results.labels) : Json(nullptr);
-  json["train"] = {{"steps", train.steps},
-                   {"total_steps", train.total_steps},
-                   {"epochs", train.epochs},
-                   {"seconds", train.seconds},
-                   {"tokens", train.tokens},
-                   {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
-                   {"peak_memory_bytes", results.peak_memory_bytes},
-                   {"skipped_steps", train.skipped_steps},
-                   {"device", results.device},
-                   {"precision", results.precision}};
-  if (results.peak_gpu_memory_bytes) json["train"]["peak_gpu_memory_bytes"] = *results.peak_gpu_memory_bytes;
+  json["train"] = training_json(train, results.peak_memory_bytes, results.place);
   if (train.best) json["best"] = {{"step", train.best->step}, {"epoch", train.best->epoch}};
   json["labels"] = results.labels;
   json["interrupted"] = train.interrupted;
+  write_file_atomically(folder / "results.json", text_of(json, 2) + "\n");
+}
+
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, std::int64_t peak_memory_bytes,
+                   const RunPlace& place) {
+  Json json;
+  json["dev"] = result.dev ? score_json(result.dev->score) : Json(nullptr);
+  json["train"] = training_json(result, peak_memory_bytes, place);
+  json["interrupted"] = result.interrupted;
   write_file_atomically(folder / "results.json", text_of(json, 2) + "\n");
 }
 
@@ -98,6 +116,10 @@ void MetricsLog::write(const StepLog& log) {
 void MetricsLog::write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels) {
   write_line(
       text_of({{"step", log.step}, {"epoch", log.epoch}, {"split", split}, {"metrics", metrics_json(log.metrics, labels)}}, -1));
+}
+
+void MetricsLog::write(const MaskedLmEvaluation& log, std::string_view split) {
+  write_line(text_of({{"step", log.step}, {"epoch", log.epoch}, {"split", split}, {"metrics", score_json(log.score)}}, -1));
 }
 
 }  // namespace lathe

@@ -8,8 +8,16 @@
 
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
+#include "lathe/training/pretrain.h"
 
 namespace [[gnu::visibility("default")]] lathe {
+
+/// Where a run was computed, and in what.
+struct RunPlace {
+  std::string device = "cpu";  ///< "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
+  std::string precision = "fp32";
+  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< the most that tensors had of a GPU's memory, where one computed
+};
 
 /// The contents of results.json.
 struct RunResults {
@@ -18,9 +26,10 @@ struct RunResults {
   std::optional<ClassificationMetrics> test;
   FinetuneResult train;
   std::int64_t peak_memory_bytes = 0;
-  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< of tensors, where a GPU computed
-  std::string device = "cpu";                           ///< what computed: "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
-  std::string precision = "fp32";
+  RunPlace place{};
+};                           ///< of tensors, where a GPU computed
+std::string device = "cpu";  ///< what computed: "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
+std::string precision = "fp32";
 };
 
 /// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores
@@ -29,6 +38,9 @@ std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<cons
 
 /// Writes results.json into `folder`, atomically.
 void write_results(const std::filesystem::path& folder, const RunResults& results);
+/// The same of pre-training: the last evaluation and the training.
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, std::int64_t peak_memory_bytes,
+                   const RunPlace& place = {});
 
 /// The most memory that this process has held, in bytes.
 std::int64_t peak_memory_bytes();
@@ -40,6 +52,7 @@ class MetricsLog {
   explicit MetricsLog(const std::filesystem::path& folder);
   void write(const StepLog& log);
   void write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels);
+  void write(const MaskedLmEvaluation& log, std::string_view split);
 
  private:
   void write_line(const std::string& line);

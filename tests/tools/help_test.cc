@@ -9,6 +9,7 @@
 #include "tests/temporary_folder.h"
 #include "tests/tools/run_command.h"
 #include "tests/training/tiny_model.h"
+#include "tests/training/tiny_text.h"
 
 namespace lathe {
 namespace {
@@ -81,7 +82,7 @@ class HelpTest : public testing::Test {
 
 TEST_F(HelpTest, EveryCommandIsListed) {
   const Strings names = commands();
-  for (const char* name : {"finetune", "evaluate", "predict", "completion", "man"})
+  for (const char* name : {"finetune", "pretrain", "evaluate", "predict", "completion", "man"})
     EXPECT_NE(std::ranges::find(names, name), names.end()) << name;
 }
 
@@ -129,6 +130,7 @@ TEST_F(HelpTest, ExamplesRun) {
   write_tiny_data(folder_ / "train.tsv", 60, 1);
   write_tiny_data(folder_ / "test.tsv", 30, 2);
   write_tiny_data(folder_ / "dev.tsv", 30, 3);
+  write_tiny_text(folder_ / "wiki.txt", 60, 4);
   std::ofstream news(folder_ / "news.csv");
   for (int i = 0; i < 40; ++i) news << '"' << i % 2 + 1 << R"(","a film",")" << (i % 2 == 0 ? "good" : "bad") << "\"\n";
   news.close();
@@ -158,7 +160,7 @@ TEST_F(HelpTest, ExamplesRun) {
       ++run;
     }
   }
-  EXPECT_GE(run, 6);
+  EXPECT_GE(run, 9);
 }
 
 TEST_F(HelpTest, MisspeltAndForeignOptionsAreGuessed) {
@@ -187,17 +189,20 @@ TEST_F(HelpTest, ThePageForHuggingFacesUsersIsTrue) {
   // Its rows: | `learning_rate` | `--lr RATE` | ...
   const std::string page = contents_of(fs::path(LATHE_SOURCE) / "docs" / "from-hugging-face.md");
   const std::regex row(R"(\n\| `([a-z0-9_]+)` \| `--([a-z-]+)[^`]*` \|)");
+  const auto pretraining = page.find("\n## Pre-training");
+  ASSERT_NE(pretraining, std::string::npos);
   int rows = 0;
   for (std::sregex_iterator match(page.begin(), page.end(), row), end; match != end; ++match, ++rows) {
+    const std::string command = match->position() > static_cast<std::ptrdiff_t>(pretraining) ? "pretrain" : "finetune";
     const std::string given = (*match)[1];
     const std::string option = (*match)[2];
-    EXPECT_NE(help("finetune").find("\n  --" + option), std::string::npos) << option;
+    EXPECT_NE(help(command).find("\n  --" + option), std::string::npos) << option;
     std::string dashed = given;
     std::ranges::replace(dashed, '_', '-');
     if (dashed == option && given == dashed) continue;  // the name that Lathe has
-    EXPECT_NE(error_line({"finetune", "--" + given, "1"}).find("did you mean --" + option + "?"), std::string::npos) << given;
+    EXPECT_NE(error_line({command, "--" + given, "1"}).find("did you mean --" + option + "?"), std::string::npos) << given;
   }
-  EXPECT_GE(rows, 20);
+  EXPECT_GE(rows, 32);
 }
 
 TEST_F(HelpTest, VersionTellsBuildProcessorAndLibraries) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "lathe/runtime/error.h"
@@ -37,6 +38,62 @@ TEST(SampleOrder, DependsOnTheSeedAloneNotOnTheBatchSize) {
   SampleOrder c(100, 32, 6);
   EXPECT_EQ(epoch_of(a, 1), epoch_of(b, 1));
   EXPECT_NE(epoch_of(b, 1), epoch_of(c, 1));
+}
+
+/// Samples of these lengths.
+TokenizedSamples samples_of(const std::vector<std::int64_t>& lengths) {
+  TokenizedSamples samples;
+  for (const std::int64_t length : lengths) {
+    samples.ids.resize(samples.ids.size() + static_cast<std::size_t>(length), 7);
+    samples.offsets.push_back(static_cast<std::int64_t>(samples.ids.size()));
+  }
+  samples.types.resize(samples.ids.size(), 0);
+  return samples;
+}
+
+TEST(TokenBatches, AnEpochHoldsEverySampleOnceInBatchesThatFit) {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 0; i < 200; ++i) lengths.push_back(3 + i * i % 30);
+  const TokenizedSamples samples = samples_of(lengths);
+  TokenBatches batches(samples, 64, 5);
+  SampleOrder order(200, 1, 5);
+  std::int64_t step = 0;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::vector<std::int32_t> seen;
+    std::int64_t before = 0;  // tokens of the batch before
+    do {
+      const auto batch = batches.batch(step++);
+      std::int64_t tokens = 0;
+      for (const std::int32_t member : batch) tokens += samples.length(member);
+      EXPECT_LE(tokens, 64);
+      EXPECT_TRUE(before == 0 || before + samples.length(batch.front()) > 64) << "the batch before had room";
+      before = tokens;
+      seen.insert(seen.end(), batch.begin(), batch.end());
+      EXPECT_EQ(batches.ends_epoch(step), seen.size() == 200);
+    } while (!batches.ends_epoch(step));
+    EXPECT_EQ(batches.epochs_at(step), epoch + 1);
+    std::vector<std::int32_t> expected;
+    for (std::int64_t i = 0; i < 200; ++i) expected.push_back(order.batch(200 * epoch + i).front());
+    EXPECT_EQ(seen, expected) << "in SampleOrder's order";
+    if (epoch == 0) {
+      EXPECT_EQ(step, batches.first_epoch_steps());
+    }
+  }
+}
+
+TEST(TokenBatches, StepsOfEpochsAreThoseThatCome) {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 0; i < 50; ++i) lengths.push_back(3 + i * 7 % 20);
+  const TokenizedSamples samples = samples_of(lengths);
+  TokenBatches batches(samples, 40, 2);
+  const auto three = static_cast<std::int64_t>(batches.steps_of(3.0, 1e9));
+  batches.batch(three - 1);
+  EXPECT_EQ(batches.epochs_at(three), 3.0);
+  EXPECT_TRUE(batches.ends_epoch(three));
+  const auto half = batches.steps_of(0.5, 1e9);
+  EXPECT_EQ(half, std::ceil(0.5 * static_cast<double>(batches.first_epoch_steps())));
+  EXPECT_GT(batches.steps_of(1e300, 1e9), 1e9) << "at once";
+  EXPECT_FALSE(batches.steps_of(std::numeric_limits<double>::quiet_NaN(), 1e9) <= 1e9);
 }
 
 TEST(FinetuneSteps, CountsEpochsFractionsAndWarmup) {

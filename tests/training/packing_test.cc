@@ -114,7 +114,7 @@ TEST(Packing, RoundsUpWithSequencesThatNobodyReads) {
 TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto samples = samples_of({List(200, 3), {4, 5}, {6}});
   PackedBatch batch;
-  reserve(batch, 203, 3);
+  reserve(batch, 203, 3, 3);
   const auto* token = batch.token.data();
   const auto* splits = batch.split_start.data();
   const auto* tiles = batch.tile_sequence.data();

@@ -12,11 +12,15 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <vector>
 
+#include "lathe/text/documents.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/finetune.h"
+#include "lathe/training/pretrain.h"
 #include "tests/temporary_folder.h"
 #include "tests/training/tiny_model.h"
+#include "tests/training/tiny_text.h"
 
 // glibc's own, under the names that it keeps for programs which replace malloc.
 extern "C" {  // NOLINTBEGIN(readability-identifier-naming): glibc chose them
@@ -96,29 +100,19 @@ void operator delete(void* block, std::size_t, std::align_val_t) noexcept { __li
 namespace lathe {
 namespace {
 
-class Counter final : public FinetuneObserver {
+template <class Observer>
+class Counter final : public Observer {
  public:
   void stepped(std::int64_t step, std::int64_t, std::int64_t) override { counting = step >= 19 && step < 40; }
 };
 
-TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
-  const TemporaryFolder folder;
-  write_tiny_model(folder / "model");
-  write_tiny_data(folder / "train.tsv", 512, 1);
-  const DataSet data = read_records(folder / "train.tsv");
-  const auto classifier = Classifier::load(folder / "model", Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}),
-                                           choose_labels(data.records, LabelSet()).labels, Classifier::Head::renewed, 1);
-  const LabelledSamples train{.samples = tokenize(*classifier, data.records, TextKind::single, 32, 1).samples,
-                              .labels = classifier->labels().ids_of(data.records)};
-  FinetuneSettings settings;
-  settings.batch_size = 8;
-  settings.max_steps = 45;
-  settings.log_steps = 100;
-  Counter counter;
+/// That calls are counted at all; forgets those so far.
+void check_counting() {
   // The first backtrace loads a library, which allocates.
   std::array<void*, 2> first{};
   ::backtrace(first.data(), static_cast<int>(first.size()));
-  // That calls are counted at all:
+  own_calls = library_calls = 0;
+  largest_library_call = 0;
   counting = true;
   void* volatile block = std::malloc(100);  // volatile: or the compiler knows better
   std::free(block);
@@ -127,8 +121,9 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
   counting = false;
   ASSERT_EQ(own_calls.exchange(0), 2);
   callers = {};
+}
 
-  finetune(*classifier, train, nullptr, settings, counter);
+void expect_no_calls() {
   counting = false;
   std::string where;
   for (const auto& frames : callers) {
@@ -144,6 +139,44 @@ TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
               own_calls.load(), library_calls.load(), largest_library_call.load());
   // oneDNN keeps the list of a call's arguments on the heap; its buffers are ours.
   EXPECT_LE(largest_library_call.load(), 4096U);
+}
+
+TEST(SteadyState, StepsTwentyToFortyAskTheSystemForNothing) {
+  const TemporaryFolder folder;
+  write_tiny_model(folder / "model");
+  write_tiny_data(folder / "train.tsv", 512, 1);
+  const DataSet data = read_records(folder / "train.tsv");
+  const auto classifier = Classifier::load(folder / "model", Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}),
+                                           choose_labels(data.records, LabelSet()).labels, Classifier::Head::renewed, 1);
+  const LabelledSamples train{.samples = tokenize(*classifier, data.records, TextKind::single, 32, 1).samples,
+                              .labels = classifier->labels().ids_of(data.records)};
+  FinetuneSettings settings;
+  settings.batch_size = 8;
+  settings.max_steps = 45;
+  settings.log_steps = 100;
+  Counter<FinetuneObserver> counter;
+  check_counting();
+  finetune(*classifier, train, nullptr, settings, counter);
+  expect_no_calls();
+}
+
+TEST(SteadyState, SoDoStepsOfPretraining) {
+  const TemporaryFolder folder;
+  write_tiny_model(folder / "model");
+  write_tiny_text(folder / "train.txt", 400, 1);
+  const auto model = MaskedLm::load(folder / "model", Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 28}), 1);
+  const TokenizedSamples train =
+      make_sequences(model->tokenizer(), read_documents(std::vector{folder / "train.txt"}), {.max_length = 24, .threads = 1})
+          .samples;
+  PretrainSettings settings;
+  settings.batch_tokens = 160;
+  settings.max_steps = 45;
+  settings.log_steps = 100;
+  ASSERT_GT(pretrain_steps(settings, train).per_epoch, 45) << "the next epoch's order is a new list";
+  Counter<PretrainObserver> counter;
+  check_counting();
+  pretrain(*model, train, nullptr, settings, counter);
+  expect_no_calls();
 }
 
 }  // namespace

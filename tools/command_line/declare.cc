@@ -23,6 +23,7 @@ namespace {
 constexpr const char* kReading = "Reading data";
 constexpr const char* kRunning = "Running";
 constexpr const char* kTraining = "Training";
+constexpr const char* kSizes = "A model from scratch";
 
 /// CLI11 fills optionals, but shows no default for them: the text says it.
 std::string with_default(std::string_view text, Defaults defaults, std::string_view otherwise) {
@@ -238,6 +239,80 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       ->group(kTraining);
   add_reading(*command, options.reading, Defaults::lathe);
   add_running(*command, options.running, Defaults::lathe);
+}
+
+void add_pretrain(CLI::App& app, PretrainOptions& options) {
+  CLI::App* command = app.add_subcommand("pretrain", "Train a BERT on plain text, to guess masked words.");
+  command->footer(
+      "Text is UTF-8: a line is a paragraph, an empty line ends a document. The tokens\n"
+      "of a document fill sequences of --max-length; as many as fit make a batch. 15 %\n"
+      "of them are to be guessed, drawn anew at each step: 80 % of these are shown as\n"
+      "[MASK], 10 % as some other token, 10 % as they are. Perplexity is exp(loss).\n"
+      "A small model from scratch takes --lr 1e-3 to 5e-4, one of BERT's size 1e-4.\n"
+      "The output folder opens in Hugging Face's AutoModelForMaskedLM, and as --model\n"
+      "of finetune. Ctrl-C ends after the current step and keeps the model.\n\n"
+      "Examples:\n"
+      "  lathe pretrain --task mlm --tokenizer all-MiniLM-L6-v2 --layers 4 \\\n"
+      "      --hidden-size 256 --heads 4 --train wiki.txt --dev 0.1 \\\n"
+      "      --lr 5e-4 --output small\n"
+      "  lathe pretrain --task mlm --model all-MiniLM-L6-v2 --train wiki.txt \\\n"
+      "      --max-steps 20 --output adapted\n"
+      "  lathe finetune --model small --train train.tsv --output classifier");
+  command->add_option("--task", options.task, "what is learnt: mlm, to guess masked words")
+      ->check(CLI::IsMember({"mlm"}))
+      ->type_name("TASK")
+      ->capture_default_str();
+  CLI::Option* model =
+      command->add_option("--model", options.model, std::string(kModel) + "; its training goes on (default: one from scratch)")
+          ->type_name("DIR|NAME");
+  command
+      ->add_option("--tokenizer", options.tokenizer,
+                   std::string(kTokenizer) + ", or a vocab.txt itself: its tokens, for a model from scratch (default: --model's)")
+      ->excludes(model)
+      ->type_name("DIR|FILE");
+  command->add_option("--train", options.train, "text to train on, one file or several")->required()->type_name("FILE");
+  command->add_option("--output", options.output, "folder to write: the model, run.toml, results.json, metrics.jsonl, curves.svg")
+      ->required()
+      ->type_name("DIR");
+  command
+      ->add_option("--dev", options.dev,
+                   "text whose loss is measured after each epoch; or a share of --train's documents to hold out, such as 0.01 "
+                   "(default: none)")
+      ->type_name("FILE|SHARE");
+  add_run(*command, options);
+  const auto size = [&](const char* name, std::optional<std::int64_t>& target, const char* text, std::int64_t most) {
+    command->add_option(name, target, text)->check(CLI::Range(std::int64_t{1}, most))->type_name("N")->group(kSizes);
+  };
+  size("--layers", options.sizes.layers, "layers (default: must be given)", 1'000);
+  size("--hidden-size", options.sizes.hidden_size, "width of the hidden states (default: must be given)", 65'536);
+  size("--heads", options.sizes.heads, "attention heads, which divide --hidden-size (default: must be given)", 65'536);
+  size("--intermediate-size", options.sizes.intermediate_size, "width inside the feed-forward (default: 4 times --hidden-size)",
+       1'000'000);
+  add_training(*command, options, "of new weights, shuffling, masks, dropout and --dev's split");
+  command->add_option("--batch-tokens", options.batch_tokens, "tokens a step, [CLS] and [SEP] included: as many sequences as fit")
+      ->check(CLI::Range(std::int64_t{3}, std::int64_t{1} << 24U))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(kTraining);
+  command->add_option("--mlm-probability", options.mlm_probability, "of a token to be one that is guessed")
+      ->check(share_of_one())
+      ->type_name("SHARE")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
+      ->add_option(
+          "--dropout", options.dropout,
+          "share of hidden values and of attention's probabilities that a step drops (default: 0.1, or as --model has it)")
+      ->check(dropout_rate())
+      ->type_name("SHARE")
+      ->group(kTraining);
+  command
+      ->add_option("--max-length", options.running.max_length,
+                   "tokens of a sequence, [CLS] and [SEP] included (default: 512, or all positions of a model that has fewer)")
+      ->check(CLI::Range(3, 1 << 20))
+      ->type_name("TOKENS")
+      ->group(kRunning);
+  add_device(*command, options.running);
 }
 
 void add_evaluate(CLI::App& app, EvaluateOptions& options) {

@@ -25,6 +25,7 @@ void add_run(CLI::App& command, TrainingOptions& options);
 void add_training(CLI::App& command, TrainingOptions& options, const char* seeds);
 
 void add_finetune(CLI::App& app, FinetuneOptions& options);
+void add_pretrain(CLI::App& app, PretrainOptions& options);
 void add_evaluate(CLI::App& app, EvaluateOptions& options);
 void add_predict(CLI::App& app, PredictOptions& options);
 void add_tokenize(CLI::App& app, TokenizeOptions& options);

@@ -21,6 +21,7 @@ constexpr std::array kValueNames = {
     ValueName{"DIR|NAME", ValueKind::text, Completion::folders},
     ValueName{"DIR|FILE", ValueKind::text, Completion::files},
     ValueName{"FILE|SHARE", ValueKind::text_or_number, Completion::files},
+    ValueName{"SHARE", ValueKind::number, Completion::nothing},
     ValueName{"SHARE|STEPS", ValueKind::text_or_number, Completion::nothing},
     ValueName{"COLUMN", ValueKind::text_or_number, Completion::nothing},
     ValueName{"LABEL", ValueKind::text_or_number, Completion::nothing},

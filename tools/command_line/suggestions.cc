@@ -48,13 +48,22 @@ constexpr std::array kSettings = {
     Synonym{"label-column-name", "label-column"},
     Synonym{"clip-grad-norm", "max-grad-norm"},
     Synonym{"ignore-mismatched-sizes", "new-head"},
+    Synonym{"per-device-train-batch-size", "batch-tokens"},
+    Synonym{"per-device-eval-batch-size", "batch-tokens"},
+    Synonym{"batch-size", "batch-tokens"},
+    Synonym{"tokenizer-name", "tokenizer"},
+    Synonym{"num-hidden-layers", "layers"},
+    Synonym{"num-attention-heads", "heads"},
+    Synonym{"hidden-dropout-prob", "dropout"},
+    Synonym{"attention-probs-dropout-prob", "dropout"},
 };
 
 constexpr std::array kCommands = {
-    Synonym{"train", "finetune"},    Synonym{"fit", "finetune"},  Synonym{"fine-tune", "finetune"},
-    Synonym{"tune", "finetune"},     Synonym{"eval", "evaluate"}, Synonym{"test", "evaluate"},
-    Synonym{"score", "evaluate"},    Synonym{"infer", "predict"}, Synonym{"classify", "predict"},
-    Synonym{"inference", "predict"}, Synonym{"help", "--help"},   Synonym{"version", "--version"},
+    Synonym{"train", "finetune"},    Synonym{"fit", "finetune"},       Synonym{"fine-tune", "finetune"},
+    Synonym{"tune", "finetune"},     Synonym{"eval", "evaluate"},      Synonym{"test", "evaluate"},
+    Synonym{"score", "evaluate"},    Synonym{"infer", "predict"},      Synonym{"classify", "predict"},
+    Synonym{"inference", "predict"}, Synonym{"pre-train", "pretrain"}, Synonym{"run-mlm", "pretrain"},
+    Synonym{"mlm", "pretrain"},      Synonym{"help", "--help"},        Synonym{"version", "--version"},
 };
 
 /// Letters to insert, delete, change or swap with a neighbour (optimal string alignment).
@@ -85,9 +94,11 @@ std::string normal(std::string_view name) {
 
 std::optional<std::string> by_synonym(std::string_view given, std::span<const Synonym> synonyms,
                                       std::span<const std::string> known) {
-  const auto found = std::ranges::find(synonyms, given, &Synonym::first);
-  if (found == synonyms.end() || std::ranges::find(known, found->second) == known.end()) return std::nullopt;
-  return std::string(found->second);
+  // Commands may have different names for the same: the first that this one knows.
+  const auto found = std::ranges::find_if(synonyms, [&](const Synonym& synonym) {
+    return synonym.first == given && std::ranges::find(known, synonym.second) != known.end();
+  });
+  return found == synonyms.end() ? std::nullopt : std::optional(std::string(found->second));
 }
 
 }  // namespace

@@ -1,0 +1,288 @@
+#include "lathe/training/pretrain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lathe/runtime/error.h"
+#include "lathe/text/masking.h"
+#include "lathe/training/loader.h"
+#include "lathe/training/upload.h"
+
+namespace lathe {
+namespace {
+
+/// Steps whose batches are looked at before they come.
+constexpr std::int64_t kForeseenSteps = 100'000;
+
+std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
+  std::int64_t tokens = 0;
+  for (const std::int32_t member : members) tokens += samples.length(member);
+  return tokens;
+}
+
+/// The loss of a packed batch, whose mean is over `rows` labelled rows.
+Tensor loss_of(Tape& tape, const MaskedLm& model, const PackedBatch& packed, const RandomKey* key, std::int64_t rows) {
+  const Batch batch =
+      upload(model.device(), model.dtype(), packed, {.random_key = key, .loss_denominator = static_cast<double>(rows)});
+  return cross_entropy_loss(tape, model.model().forward(tape, batch), batch, model.model().loss_settings());
+}
+
+/// How many labelled rows a batch of so many tokens has, but for a chance of one in 10^8: the mean and six deviations to either side.
+struct RowRange {
+  std::int64_t least = 0;
+  std::int64_t most = 0;
+};
+RowRange rows_of(std::int64_t tokens, std::int64_t sequences, double probability) {
+  constexpr double kDeviations = 6.0;
+  const auto all = static_cast<double>(tokens);
+  const double reach = kDeviations * std::sqrt(all * probability * (1.0 - probability));
+  const double least = probability * static_cast<double>(tokens - 2 * sequences) - reach;
+  return {.least = std::max<std::int64_t>(1, static_cast<std::int64_t>(least)),
+          .most = std::min(tokens, static_cast<std::int64_t>(std::ceil(probability * all + reach)))};
+}
+
+/// The most samples that a batch can hold.
+std::size_t most_sequences(const TokenizedSamples& samples, std::int64_t budget) {
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(samples.count()));
+  for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = samples.length(static_cast<std::int64_t>(i));
+  std::ranges::sort(lengths);
+  std::size_t count = 0;
+  for (std::int64_t tokens = 0; count < lengths.size() && tokens + lengths[count] <= budget; ++count) tokens += lengths[count];
+  return count;
+}
+
+void check_budget(const TokenizedSamples& samples, const PretrainSettings& settings) {
+  for (std::int64_t i = 0; i < samples.count(); ++i) {
+    if (samples.length(i) <= settings.batch_tokens) continue;
+    throw UsageError(
+        fmt::format("batches of {} tokens have no room for a sequence of {}; take larger ones (--batch-tokens) or cut "
+                    "the sequences shorter (--max-length)",
+                    settings.batch_tokens, samples.length(i)));
+  }
+}
+
+/// The first epoch's batch with the most tokens.
+std::vector<std::int32_t> largest_batch(const TokenizedSamples& train, const PretrainSettings& settings) {
+  TokenBatches batches(train, settings.batch_tokens, settings.seed);
+  const std::int64_t steps = std::min(batches.first_epoch_steps(), kForeseenSteps);
+  std::vector<std::int32_t> largest;
+  std::int64_t most = -1;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const auto members = batches.batch(step);
+    const std::int64_t tokens = tokens_of(train, members);
+    if (tokens <= most) continue;
+    most = tokens;
+    largest.assign(members.begin(), members.end());
+  }
+  return largest;
+}
+
+/// Batches, loss and evaluation of a run.
+class Run final : public TrainingTask {
+ public:
+  Run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev, const PretrainSettings& settings,
+      PretrainObserver& observer, const std::atomic<int>* stop)
+      : model_(model),
+        train_(train),
+        dev_(dev),
+        settings_(settings),
+        observer_(observer),
+        stop_(stop),
+        steps_(pretrain_steps(settings, train)),
+        batches_(train, settings.batch_tokens, settings.seed) {
+    // So that no later batch needs more memory of the system.
+    reserve(packed_, static_cast<std::size_t>(settings.batch_tokens), most_sequences(train, settings.batch_tokens),
+            static_cast<std::size_t>(rows_of(settings.batch_tokens, 0, settings.mlm_probability).most));
+    prepare_products();
+  }
+
+  PretrainResult train() {
+    PretrainResult result;
+    static_cast<TrainingResult&>(result) = lathe::train(*this, model_.arena(), settings_, steps_, observer_, stop_);
+    // What was learnt until then is worth keeping: an epoch may take days.
+    if (result.interrupted && result.steps > saved_) observer_.save(model_);
+    result.dev = evaluation_;
+    return result;
+  }
+
+  Forward forward(Tape& tape, std::int64_t step) override {
+    const auto members = batches_.batch(step);
+    const std::int64_t rows = pack_step(model_, train_, members, settings_, step, packed_);
+    const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
+    return {.loss = loss_of(tape, model_, packed_, &key, rows), .tokens = tokens_of(train_, members)};
+  }
+
+  double epochs_at(std::int64_t steps) const override { return batches_.epochs_at(steps); }
+  bool ends_epoch(std::int64_t steps) const override { return batches_.ends_epoch(steps); }
+
+  bool finish_epoch(std::int64_t steps) override {
+    if (dev_ != nullptr && !evaluate_dev(steps)) return false;
+    observer_.save(model_);
+    saved_ = steps;
+    return true;
+  }
+
+ private:
+  /// What depends on a batch's size is prepared now, for the sizes that most batches are rounded up to. Others, such as those of the last batches
+  /// of epochs, are prepared when they come.
+  void prepare_products() {
+    struct Size {
+      std::int64_t steps = 0;
+      RowRange rows;
+    };
+    std::map<std::int64_t, Size> sizes;  // by tokens
+    const std::int64_t foreseen = std::min(steps_.total, kForeseenSteps);
+    for (std::int64_t step = 0; step < foreseen; ++step) {
+      const auto members = batches_.batch(step);
+      const std::int64_t tokens = tokens_of(train_, members);
+      const RowRange rows = rows_of(tokens, static_cast<std::int64_t>(members.size()), settings_.mlm_probability);
+      Size& size = sizes[token_bucket(tokens)];
+      size.rows.least = size.steps == 0 ? rows.least : std::min(size.rows.least, rows.least);
+      size.rows.most = std::max(size.rows.most, rows.most);
+      ++size.steps;
+    }
+    constexpr std::int64_t kSeldom = 50;  // one step in so many
+    for (const auto& [tokens, size] : sizes) {
+      if (size.steps * kSeldom < foreseen) continue;
+      for (std::int64_t rows = token_bucket(size.rows.least); rows <= token_bucket(size.rows.most); rows = token_bucket(rows + 1))
+        model_.model().prepare(tokens, rows);
+    }
+  }
+
+  bool evaluate_dev(std::int64_t step) {
+    const auto score = evaluate_masked_lm(model_, *dev_, settings_, stop_);
+    if (!score) return false;
+    // Weights that the last step broke show here first.
+    if (!std::isfinite(score->loss)) {
+      throw NonFiniteError(
+          fmt::format("after step {}: the dev loss is {}: the model is not kept; use a smaller --lr or look for "
+                      "faults in the data",
+                      step, score->loss));
+    }
+    evaluation_ = MaskedLmEvaluation{.step = step, .epoch = epochs_at(step), .score = *score};
+    observer_.evaluated(*evaluation_);
+    return true;
+  }
+
+  MaskedLm& model_;
+  const TokenizedSamples& train_;
+  const TokenizedSamples* dev_;
+  const PretrainSettings& settings_;
+  PretrainObserver& observer_;
+  const std::atomic<int>* stop_;
+  TrainingSteps steps_;
+  TokenBatches batches_;
+  PackedBatch packed_;
+  std::optional<MaskedLmEvaluation> evaluation_;
+  std::int64_t saved_ = 0;  // the step after which the model was saved
+};
+
+}  // namespace
+
+double MaskedLmScore::perplexity() const { return std::exp(loss); }
+
+std::int64_t pack_step(const MaskedLm& model, const TokenizedSamples& train, std::span<const std::int32_t> members,
+                       const PretrainSettings& settings, std::int64_t step, PackedBatch& packed) {
+  const Masking masking(model.tokenizer(), settings.mlm_probability);
+  pack_masked(train, members, masking, {.seed = settings.seed, .step = static_cast<std::uint32_t>(step)}, 0, packed);
+  const auto rows = static_cast<std::int64_t>(packed.row_token.size());
+  round_up_tokens(packed);
+  round_up_rows(packed);
+  return rows;
+}
+
+std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const TokenizedSamples& samples,
+                                                const PretrainSettings& settings, const std::atomic<int>* stop) {
+  const Masking masking(model.tokenizer(), settings.mlm_probability);
+  MaskedLmScore score;
+  PackedBatch packed;
+  std::vector<std::int32_t> members;
+  for (std::int64_t first = 0; first < samples.count();) {
+    if (is_stopped(stop)) return std::nullopt;
+    members.clear();
+    std::int64_t tokens = 0;
+    std::int64_t next = first;
+    for (; next < samples.count() && (members.empty() || tokens + samples.length(next) <= settings.batch_tokens); ++next) {
+      members.push_back(static_cast<std::int32_t>(next));
+      tokens += samples.length(next);
+    }
+    pack_masked(samples, members, masking, {.seed = settings.seed, .step = kEvaluationMasks}, static_cast<std::uint32_t>(first),
+                packed);
+    const auto rows = static_cast<std::int64_t>(packed.row_token.size());
+    round_up_tokens(packed);
+    round_up_rows(packed);
+    Tape tape(model.device(), Recording::off);
+    const Tensor loss = loss_of(tape, model, packed, nullptr, rows);
+    float mean = 0.0F;
+    loss.copy_to<float>(std::span(&mean, 1));
+    score.loss += static_cast<double>(mean) * static_cast<double>(rows);
+    score.tokens += rows;
+    first = next;
+  }
+  if (score.tokens > 0) score.loss /= static_cast<double>(score.tokens);
+  return score;
+}
+
+TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSamples& samples) {
+  check_budget(samples, settings);
+  TokenBatches batches(samples, settings.batch_tokens, settings.seed);
+  constexpr double kMost = 1e9;
+  const double total =
+      settings.max_steps > 0 ? static_cast<double>(settings.max_steps) : batches.steps_of(settings.epochs, kMost);
+  return training_steps(settings, batches.first_epoch_steps(), total);
+}
+
+std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainSettings& settings) {
+  return tokens_of(train, largest_batch(train, settings));
+}
+
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings) {
+  check_budget(train, settings);
+  constexpr double kMebibyte = 1 << 20;
+  std::int64_t longest = 0;
+  for (std::int64_t i = 0; i < train.count(); ++i) longest = std::max(longest, train.length(i));
+  std::string message;
+  std::int64_t requested = 0;
+  std::int64_t available = 0;
+  for (std::int64_t budget = settings.batch_tokens; budget >= longest; budget /= 2) {
+    PretrainSettings smaller = settings;
+    smaller.batch_tokens = budget;
+    const std::vector<std::int32_t> members = largest_batch(train, smaller);
+    try {
+      const AdamWOptimizer optimizer(model.arena(), settings.optimizer);
+      Tape tape(model.device());
+      model.arena().watch(tape, Use::write);
+      PackedBatch packed;
+      const std::int64_t rows = pack_step(model, train, members, smaller, 0, packed);
+      const RandomKey key{.seed = settings.seed, .step = 0};
+      tape.backward(loss_of(tape, model, packed, &key, rows));
+    } catch (const OutOfMemoryError& failure) {
+      if (message.empty()) {
+        requested = failure.requested();
+        available = failure.available();
+        message = fmt::format("no memory for a step of {} tokens: {:.1f} MiB more were needed and {:.1f} MiB are free",
+                              tokens_of(train, members), static_cast<double>(requested) / kMebibyte,
+                              static_cast<double>(available) / kMebibyte);
+      }
+      continue;
+    }
+    if (message.empty()) return;
+    throw OutOfMemoryError(fmt::format("{}; --batch-tokens {} fits", message, budget), requested, available);
+  }
+  throw OutOfMemoryError(fmt::format("{}; not even one sequence fits: use a smaller --max-length or model", message), requested,
+                         available);
+}
+
+PretrainResult pretrain(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
+                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop) {
+  return Run(model, train, dev, settings, observer, stop).train();
+}
+
+}  // namespace lathe

@@ -1,0 +1,71 @@
+#pragma once
+// Pre-training: a BERT learns to guess masked words of plain text (Devlin et al., 2019), without labels.
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+#include "lathe/text/packing.h"
+#include "lathe/training/masked_lm.h"
+#include "lathe/training/training_loop.h"
+
+namespace [[gnu::visibility("default")]] lathe {
+
+struct PretrainSettings : TrainingSettings {
+  std::int64_t batch_tokens = 8192;  ///< of the global batch, [CLS] and [SEP] included; as many sequences as fit
+  double mlm_probability = 0.15;     ///< of a token to be chosen (text/masking.h)
+};
+
+/// The loss on masked tokens: mean cross-entropy.
+struct MaskedLmScore {
+  double loss = 0.0;
+  std::int64_t tokens = 0;  ///< masked ones
+  /// exp(loss).
+  double perplexity() const;
+};
+
+/// An evaluation of the dev split during training.
+struct MaskedLmEvaluation {
+  std::int64_t step = 0;
+  double epoch = 0.0;
+  MaskedLmScore score;
+};
+
+/// Told what happens as it happens; every function may be left as it is.
+class PretrainObserver : public TrainingObserver {
+ public:
+  virtual void evaluated(const MaskedLmEvaluation& log) { static_cast<void>(log); }
+  /// An epoch or the run is over: keep the model as it is.
+  virtual void save(const MaskedLm& model) { static_cast<void>(model); }
+};
+
+struct PretrainResult : TrainingResult {
+  std::optional<MaskedLmEvaluation> dev;  ///< the last evaluation; absent without a dev split
+};
+
+/// Trains `model` on sequences (text/documents.h), saving it, and evaluating `dev` where given, after each epoch and at the end. Masks are drawn
+/// anew at each step; those of `dev` depend on the seed alone. A step's loss is the mean over all tokens that its batch has masked. `stop`, where
+/// given, ends training after the step during which it becomes non-zero; the model is saved then too. The same settings, data, build, device and
+/// thread count give the same bits. Throws UsageError where a sequence has more tokens than a batch, and NonFiniteError, with the step,
+/// where a loss is not a number or the gradients aren't.
+PretrainResult pretrain(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
+                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop = nullptr);
+
+/// The loss of `samples`, whose masks depend on the settings' seed alone. Nothing where `stop` ended it.
+std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const TokenizedSamples& samples,
+                                                const PretrainSettings& settings, const std::atomic<int>* stop = nullptr);
+
+/// The steps that settings ask for on these samples. UsageError for more than 1e9.
+TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSamples& samples);
+
+/// The tokens of the first epoch's largest batch.
+std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainSettings& settings);
+
+/// Takes forward and backward, and the optimizer's memory, of the first epoch's largest batch, so that too little memory shows before a run has
+/// begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch fits.
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings);
+
+/// Packs step `step`'s batch as pretrain() sees it: `members` masked under (seed, step), and rounded up. Gives the rows that have a label.
+std::int64_t pack_step(const MaskedLm& model, const TokenizedSamples& train, std::span<const std::int32_t> members,
+                       const PretrainSettings& settings, std::int64_t step, PackedBatch& packed);
+
+}  // namespace lathe
