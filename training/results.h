@@ -27,9 +27,6 @@ struct RunResults {
   FinetuneResult train;
   std::int64_t peak_memory_bytes = 0;
   RunPlace place{};
-};                           ///< of tensors, where a GPU computed
-std::string device = "cpu";  ///< what computed: "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
-std::string precision = "fp32";
 };
 
 /// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores
