@@ -55,7 +55,7 @@ std::vector<Sizes> usual_sizes(DeviceKind kind) {
   return list;
 }
 
-PackedBatch make_batch(const Sizes& sizes) {
+PackedBatch make_batch(const Sizes& sizes, std::int64_t sequence) {
   TokenizedSamples samples;
   std::uint32_t state = 1;
   for (std::int64_t t = 0; t < sizes.tokens; ++t) {
@@ -63,8 +63,8 @@ PackedBatch make_batch(const Sizes& sizes) {
     // The logarithm of a Zipfian rank is about uniform.
     const double share = static_cast<double>(state >> 8U) / static_cast<double>(1U << 24U);
     samples.ids.push_back(static_cast<std::int32_t>(std::pow(static_cast<double>(Sizes::kVocabulary), share)) - 1);
-    samples.types.push_back(t % Sizes::kSequence < Sizes::kSequence / 2 ? 0 : 1);
-    if ((t + 1) % Sizes::kSequence == 0 || t + 1 == sizes.tokens) samples.offsets.push_back(t + 1);
+    samples.types.push_back(t % sequence < sequence / 2 ? 0 : 1);
+    if ((t + 1) % sequence == 0 || t + 1 == sizes.tokens) samples.offsets.push_back(t + 1);
   }
   std::vector<std::int32_t> members(static_cast<std::size_t>(samples.count()));
   std::iota(members.begin(), members.end(), 0);

@@ -22,6 +22,7 @@ struct Sizes {
   static constexpr std::int64_t kPaddedVocabulary = 30528;
   static constexpr std::int64_t kPositions = 512;
   static constexpr std::int64_t kSequence = 128;  ///< tokens of a sequence; the last one has the rest
+  static constexpr std::int64_t kLongSequence = 512;
 };
 
 inline constexpr std::int64_t kBaseChannels = 768;

@@ -1,4 +1,7 @@
 // Matrix products and attention.
+#include <iterator>
+#include <type_traits>
+
 #include "benchmarks/operands.h"
 #include "lathe/kernels/attention.h"
 #include "lathe/kernels/matmul.h"
@@ -71,9 +74,20 @@ Case product_case(const Sizes& s, Product product) {
   return made;
 }
 
-/// Over a merged QKV matrix [T, 3C].
+/// What attention of a batch of sequences of one length is measured with: a merged QKV matrix [T, 3C], heads of 64.
+struct AttentionSizes {
+  Sizes sizes;
+  std::int64_t sequence;  ///< length; the last one has the rest
+  double dropout;
+
+  PackedBatch batch() const { return make_batch(sizes, sequence); }
+  std::vector<std::pair<std::string, std::int64_t>> shape() const {
+    return {{"T", sizes.tokens}, {"C", sizes.channels}, {"S", sequence}};
+  }
+};
+
 template <class T>
-AttentionForward<T> attention_arguments(const Sizes& s, std::int64_t sequences, const Addresses& at) {
+AttentionForward<T> attention_arguments(const Sizes& s, const PackedBatch& batch, const Addresses& at) {
   const T* qkv = at.get<T>("qkv");
   return {.out = at.get<T>("out"),
           .lse = at.get<Accumulator<T>>("lse"),
@@ -91,10 +105,25 @@ AttentionForward<T> attention_arguments(const Sizes& s, std::int64_t sequences, 
           .scale = 0.125,
           .queries = s.tokens,
           .keys = s.tokens,
-          .sequences = sequences,
+          .sequences = std::ssize(batch.cu_seqlens) - 1,
           .heads = s.heads(),
           .head_size = 64};
 }
+
+/// Tiles of queries as CUDA's kernels take them.
+constexpr std::int64_t kTileRows = 128;
+struct TileLists {
+  std::vector<std::int32_t> sequence, first;
+  explicit TileLists(const PackedBatch& batch) {
+    for (std::size_t b = 0; b + 1 < batch.cu_seqlens.size(); ++b) {
+      for (std::int32_t row = 0; row < batch.cu_seqlens[b + 1] - batch.cu_seqlens[b];
+           row += static_cast<std::int32_t>(kTileRows)) {
+        sequence.push_back(static_cast<std::int32_t>(b));
+        first.push_back(row);
+      }
+    }
+  }
+};
 
 /// Pairs of a query and a key.
 std::int64_t scores(const PackedBatch& batch) {
@@ -106,76 +135,135 @@ std::int64_t scores(const PackedBatch& batch) {
   return sum;
 }
 
-void attention(const Sizes& s, std::vector<Case>& list) {
-  using T = float;
-  const PackedBatch batch = make_batch(s);
-  const std::int64_t sequences = std::ssize(batch.cu_seqlens) - 1;
-  const std::vector<std::pair<std::string, std::int64_t>> shape = {{"T", s.tokens}, {"C", s.channels}, {"S", Sizes::kSequence}};
-  list.push_back(
-      {.family = "attention",
-       .kernel = "attention_forward",
-       .dtype = dtype_name<T>(),
-       .shape = shape,
-       .operands = {matrix<T>("out", Access::write, s.tokens, s.channels), per_row<T>("lse", Access::write, s.tokens * s.heads()),
-                    matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
-                    array("cu_seqlens", Extent::vector, batch.cu_seqlens)},
-       // Two products; the softmax between them isn't counted.
-       .operations = 4 * scores(batch) * s.channels,
-       .bind = [s, sequences](Device& device, const Addresses& at) -> Call {
-         return
-             [stream = device.cpu_stream(), args = attention_arguments<T>(s, sequences, at)] { attention_forward(stream, args); };
-       }});
-  list.push_back(
-      {.family = "attention",
-       .kernel = "attention_backward",
-       .dtype = dtype_name<T>(),
-       .shape = shape,
-       .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
-                    matrix<T>("d_out", Access::read, s.tokens, s.channels), matrix<T>("out", Access::read, s.tokens, s.channels),
-                    filled(per_row<T>("lse", Access::read, s.tokens * s.heads()),
-                           values(std::vector<T>(static_cast<std::size_t>(s.tokens * s.heads()), T{20}))),
-                    matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
-                    array("cu_seqlens", Extent::vector, batch.cu_seqlens),
-                    scratch(attention_backward_workspace<T>(s.tokens, s.heads(), 64, kAttentionPartKeys, 1))},
-       // Five products.
-       .operations = 10 * scores(batch) * s.channels,
-       .bind = [s, sequences](Device& device, const Addresses& at) -> Call {
-         T* const d_qkv = at.get<T>("d_qkv");
-         const AttentionForward<T> forward = attention_arguments<T>(s, sequences, at);
-         const AttentionBackward<T> args{.d_q = d_qkv,
-                                         .use_q = Use::write,
-                                         .d_k = d_qkv + s.channels,
-                                         .use_k = Use::write,
-                                         .d_v = d_qkv + 2 * s.channels,
-                                         .use_v = Use::write,
-                                         .d_q_stride = 3 * s.channels,
-                                         .d_k_stride = 3 * s.channels,
-                                         .d_v_stride = 3 * s.channels,
-                                         .d_out = at.get<T>("d_out"),
-                                         .out = forward.out,
-                                         .lse = forward.lse,
-                                         .q = forward.q,
-                                         .k = forward.k,
-                                         .v = forward.v,
-                                         .q_stride = forward.q_stride,
-                                         .k_stride = forward.k_stride,
-                                         .v_stride = forward.v_stride,
-                                         .cu_q = forward.cu_q,
-                                         .cu_k = forward.cu_k,
-                                         .query_tiles = {},
-                                         .key_tiles = {},
-                                         .splits = 1,
-                                         .dropout = {},
-                                         .mask = forward.mask,
-                                         .scale = forward.scale,
-                                         .workspace = at.find("workspace"),
-                                         .queries = s.tokens,
-                                         .keys = s.tokens,
-                                         .sequences = sequences,
-                                         .heads = s.heads(),
-                                         .head_size = 64};
-         return [stream = device.cpu_stream(), args] { attention_backward(stream, args); };
-       }});
+template <class Stream, class T>
+Case attention_forward_case(const AttentionSizes& of) {
+  using A = Accumulator<T>;
+  const Sizes& s = of.sizes;
+  const PackedBatch batch = of.batch();
+  const TileLists tiles(batch);
+  Case made{
+      .family = "attention",
+      .kernel = of.dropout > 0.0 ? "attention_forward (dropout)" : "attention_forward",
+      .dtype = dtype_name<T>(),
+      .shape = of.shape(),
+      .operands = {matrix<T>("out", Access::write, s.tokens, s.channels), per_row<A>("lse", Access::write, s.tokens * s.heads()),
+                   matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
+                   array("cu_seqlens", Extent::vector, batch.cu_seqlens)},
+      // Two products; the softmax between them isn't counted.
+      .operations = 4 * scores(batch) * s.channels,
+      .bind = [of, batch, count = std::ssize(tiles.first)](Device& device, const Addresses& at) -> Call {
+        AttentionForward<T> args = attention_arguments<T>(of.sizes, batch, at);
+        if constexpr (!std::is_same_v<Stream, CpuStream>) {
+          args.query_tiles = {.sequence = at.get<std::int32_t>("tile_sequence"),
+                              .first = at.get<std::int32_t>("tile_first"),
+                              .count = count,
+                              .rows = kTileRows};
+        }
+        if (of.dropout > 0.0) {
+          args.dropout = {.key = at.get<RandomKey>("key"),
+                          .sample = at.get<std::int32_t>("sample"),
+                          .layer = 3,
+                          .threshold = dropout_threshold(of.dropout)};
+        }
+        return [stream = stream_of<Stream>(device), args] { attention_forward(stream, args); };
+      }};
+  if constexpr (!std::is_same_v<Stream, CpuStream>) {
+    made.operands.push_back(array("tile_sequence", Extent::vector, tiles.sequence));
+    made.operands.push_back(array("tile_first", Extent::vector, tiles.first));
+  }
+  if (of.dropout > 0.0) {
+    made.operands.push_back(array("key", Extent::vector, std::vector<RandomKey>{{.seed = 42, .step = 7}}));
+    made.operands.push_back(array("sample", Extent::vector, batch.sequence_sample));
+  }
+  return made;
+}
+
+template <class Stream, class T>
+Case attention_backward_case(const AttentionSizes& of) {
+  using A = Accumulator<T>;
+  const Sizes& s = of.sizes;
+  const PackedBatch batch = of.batch();
+  const TileLists tiles(batch);
+  const std::int64_t splits = attention_splits(batch.max_length, batch.key_tile_rows);
+  Case made{
+      .family = "attention",
+      .kernel = of.dropout > 0.0 ? "attention_backward (dropout)" : "attention_backward",
+      .dtype = dtype_name<T>(),
+      .shape = of.shape(),
+      .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
+                   matrix<T>("d_out", Access::read, s.tokens, s.channels), matrix<T>("out", Access::read, s.tokens, s.channels),
+                   filled(per_row<A>("lse", Access::read, s.tokens * s.heads()),
+                          values(std::vector<A>(static_cast<std::size_t>(s.tokens * s.heads()), A{20}))),
+                   matrix<T>("qkv", Access::read, s.tokens, 3 * s.channels),
+                   array("cu_seqlens", Extent::vector, batch.cu_seqlens),
+                   scratch(attention_backward_workspace<T>(s.tokens, s.heads(), 64, batch.key_tile_rows, splits))},
+      // Five products.
+      .operations = 10 * scores(batch) * s.channels,
+      .bind = [of, batch, splits, count = std::ssize(tiles.first)](Device& device, const Addresses& at) -> Call {
+        const std::int64_t channels = of.sizes.channels;
+        T* const d_qkv = at.get<T>("d_qkv");
+        const AttentionForward<T> forward = attention_arguments<T>(of.sizes, batch, at);
+        AttentionBackward<T> args{.d_q = d_qkv,
+                                  .use_q = Use::write,
+                                  .d_k = d_qkv + channels,
+                                  .use_k = Use::write,
+                                  .d_v = d_qkv + 2 * channels,
+                                  .use_v = Use::write,
+                                  .d_q_stride = 3 * channels,
+                                  .d_k_stride = 3 * channels,
+                                  .d_v_stride = 3 * channels,
+                                  .d_out = at.get<T>("d_out"),
+                                  .out = forward.out,
+                                  .lse = forward.lse,
+                                  .q = forward.q,
+                                  .k = forward.k,
+                                  .v = forward.v,
+                                  .q_stride = forward.q_stride,
+                                  .k_stride = forward.k_stride,
+                                  .v_stride = forward.v_stride,
+                                  .cu_q = forward.cu_q,
+                                  .cu_k = forward.cu_k,
+                                  .query_tiles = {},
+                                  .key_tiles = {},
+                                  .splits = splits,
+                                  .dropout = {},
+                                  .mask = forward.mask,
+                                  .scale = forward.scale,
+                                  .workspace = at.find("workspace"),
+                                  .queries = forward.queries,
+                                  .keys = forward.keys,
+                                  .sequences = forward.sequences,
+                                  .heads = forward.heads,
+                                  .head_size = forward.head_size};
+        if constexpr (!std::is_same_v<Stream, CpuStream>) {
+          args.query_tiles = {.sequence = at.get<std::int32_t>("tile_sequence"),
+                              .first = at.get<std::int32_t>("tile_first"),
+                              .count = count,
+                              .rows = kTileRows};
+          args.key_tiles = {.sequence = at.get<std::int32_t>("key_tile_sequence"),
+                            .first = at.get<std::int32_t>("key_tile_first"),
+                            .count = std::ssize(batch.key_tile_first),
+                            .rows = batch.key_tile_rows};
+        }
+        if (of.dropout > 0.0) {
+          args.dropout = {.key = at.get<RandomKey>("key"),
+                          .sample = at.get<std::int32_t>("sample"),
+                          .layer = 3,
+                          .threshold = dropout_threshold(of.dropout)};
+        }
+        return [stream = stream_of<Stream>(device), args] { attention_backward(stream, args); };
+      }};
+  if constexpr (!std::is_same_v<Stream, CpuStream>) {
+    made.operands.push_back(array("tile_sequence", Extent::vector, tiles.sequence));
+    made.operands.push_back(array("tile_first", Extent::vector, tiles.first));
+    made.operands.push_back(array("key_tile_sequence", Extent::vector, batch.key_tile_sequence));
+    made.operands.push_back(array("key_tile_first", Extent::vector, batch.key_tile_first));
+  }
+  if (of.dropout > 0.0) {
+    made.operands.push_back(array("key", Extent::vector, std::vector<RandomKey>{{.seed = 42, .step = 7}}));
+    made.operands.push_back(array("sample", Extent::vector, batch.sequence_sample));
+  }
+  return made;
 }
 
 }  // namespace
@@ -189,11 +277,16 @@ std::vector<Case> matmul_cases(DeviceKind kind, const Sizes& sizes) {
   });
 }
 
-// CUDA's has not been written yet.
+// Sequences of 128, and of 512, which is what attention takes most of in a BERT.
 std::vector<Case> attention_cases(DeviceKind kind, const Sizes& sizes) {
-  std::vector<Case> list;
-  if (kind == DeviceKind::cpu) attention(sizes, list);
-  return list;
+  return for_each_type(kind, [&]<class Stream, class T>(std::vector<Case>& cases) {
+    for (const std::int64_t sequence : {Sizes::kSequence, Sizes::kLongSequence}) {
+      for (const double dropout : {0.0, 0.1}) {
+        cases.push_back(attention_forward_case<Stream, T>({.sizes = sizes, .sequence = sequence, .dropout = dropout}));
+        cases.push_back(attention_backward_case<Stream, T>({.sizes = sizes, .sequence = sequence, .dropout = dropout}));
+      }
+    }
+  });
 }
 
 }  // namespace lathe::bench

@@ -39,7 +39,9 @@ struct AttentionTiles {
 /// through. Shapes: q [Tq, NH, HS] with q_stride elements between rows, k, v [Tk, NH, HS] likewise (a merged QKV matrix is q, q +
 /// C, q + 2C with stride 3C); out [Tq, NH, HS] contiguous; lse [NH, Tq], natural log of the sum of exponentials of scaled scores,
 /// +inf for a query that sees no key (its out is 0). cu_q, cu_k [B + 1]; a sequence may be empty in either; rows from cu_q[B] on
-/// are neither read nor written. HS from 1 to 256. Deterministic; no workspace.
+/// are neither read nor written. HS from 1 to 256. Deterministic; no workspace. CUDA takes query tiles of 128 rows, and throws
+/// std::invalid_argument for others. Sums are fp32 for bf16 too; its products are those of the tensor cores where HS is 32, 64, 96 or 128,
+/// scale is positive, and q, k, v, out and their strides are multiples of 16 bytes: probabilities are rounded to bf16 then.
 template <class T>
 struct AttentionForward {
   T* out;
@@ -62,7 +64,7 @@ struct AttentionForward {
 /// Each destination has its own use; d_q_stride etc. as above (the destinations may interleave as a merged d_qkv does). None may
 /// alias an input. Rows of sequences that are empty on the other side are written 0 (or added nothing). d_k and d_v sum in order
 /// of the query, d_q in order of the key: deterministic, whatever the number of threads. On CUDA d_q's order is that of the key within
-/// a tile of keys, and of the tiles' sums then: a function of key_tiles.rows, not of when a block runs. bf16 products (head sizes 32,
+/// a tile of keys, and then that of the tiles: a function of key_tiles.rows, not of when a block runs. bf16 products (head sizes 32,
 /// 64, 96, 128, rows that begin at multiples of 16 bytes) are those of the tensor cores, with p and ds rounded to bf16 in between.
 /// key_tiles: rows a multiple of 32 (attention_key_tile_rows() has the choice); tiles of all keys, and one of a sequence that has
 /// queries and no keys.
@@ -94,14 +96,14 @@ struct AttentionBackward {
   std::int64_t queries, keys, sequences, heads, head_size;
 };
 
-/// Keys of a tile that d_q is summed over at once. Of sequences no longer than that, d_q is written as it is computed.
+/// Keys that a block has at once.
 inline constexpr std::int64_t kAttentionPartKeys = 128;
 
-/// How many keys a tile of AttentionBackward::key_tiles should have where sequences have at most so many: so that none has more than 8
-/// tiles, of whose parts of d_q each is written and read once.
+/// How many keys a tile of AttentionBackward::key_tiles should have where sequences have at most so many: a function of that alone. Few
+/// tiles write few sums of d_q, and many are many blocks; no sequence has more than 8.
 constexpr std::int64_t attention_key_tile_rows(std::int64_t longest) {
-  const std::int64_t parts = (longest + 8 * kAttentionPartKeys - 1) / (8 * kAttentionPartKeys);
-  return (parts < 1 ? 1 : parts) * kAttentionPartKeys;
+  if (longest <= kAttentionPartKeys) return kAttentionPartKeys;
+  return 2 * kAttentionPartKeys * ((longest + 16 * kAttentionPartKeys - 1) / (16 * kAttentionPartKeys));
 }
 
 /// AttentionBackward::splits of sequences of at most so many keys.
@@ -115,8 +117,8 @@ constexpr std::int64_t attention_statistics_bytes(std::int64_t queries, std::int
   return (2 * queries * heads * static_cast<std::int64_t>(sizeof(Accumulator<T>)) + 63) / 64 * 64;
 }
 
-/// Bytes of workspace: the statistics, and, of bf16 where a sequence can have several tiles or a tile several parts, d_q's sums over
-/// tiles [splits, Tq, NH, HS] in fp32.
+/// Bytes of workspace: the statistics, and, of bf16 where sequences are longer than kAttentionPartKeys or cut shorter, d_q's sums over the
+/// keys of a tile [splits, Tq, NH, HS] in fp32.
 template <class T>
 constexpr std::int64_t attention_backward_workspace(std::int64_t queries, std::int64_t heads, std::int64_t head_size,
                                                     std::int64_t key_tile_rows, std::int64_t splits) {

@@ -5,9 +5,9 @@
 //    whose d_k and d_v stay in the warp's registers while the queries pass, the next ones on their way. Scores are made transposed, keys by
 //    queries: then P^T and dS^T, rounded to bf16, are the left factors of d_v += P^T d_out and d_k += dS^T q as they lie in the registers of the
 //    warp that made them. Only dS goes through shared memory, for d_q = dS k, which sums over the keys of all warps.
-// 3. d_q of a sequence of at most 128 keys is then complete, and written. Else it is a part of d_q, which belongs to the tile's number in its
-//    sequence: nobody else touches it, and the block adds its parts of 128 keys in order.
-// 4. Where sequences are longer, a last kernel adds a query's parts in order of the tile. So no sum depends on which block runs when.
+// 3. Over the parts of a tile the block sums d_q in order, in memory that nobody else touches: it belongs to the tile's number in its sequence.
+//    Where the sequence has one tile d_q is then complete, and written; and where that has one part, no sum went through memory.
+// 4. Where sequences have several tiles, a last kernel adds their sums of each query in order. So no sum depends on which block runs when.
 //
 // Dropout's decisions are made by the block for the next queries while the tensor cores compute, one Philox call for eight of them, and wait
 // in shared memory, a bit each: a fragment of transposed scores has two of a call's eight.
@@ -44,14 +44,16 @@ enum class Drops : std::uint8_t { no, yes };
 /// What the kernels hand to each other in the workspace.
 struct Scratch {
   float* statistics;  ///< [NH, Tq, 2]: lse * log2(e) and delta
-  float* parts;       ///< [splits, Tq, NH, HS] of d_q before its scale; null where d_q of all sequences is complete after one
+  float* sums;        ///< [splits, Tq, NH, HS] of d_q before its scale; null where no sequence has several parts
 };
 
 /// Keys that a block of the tensor cores' kernel has at once.
 constexpr auto kPartKeys = static_cast<int>(kAttentionPartKeys);
 
-__device__ __forceinline__ std::uint32_t dropout_head(const AttentionDropout& dropout, std::int64_t heads, int head) {
-  return dropout.layer * static_cast<std::uint32_t>(heads) + static_cast<std::uint32_t>(head);
+template <class T>
+__device__ __forceinline__ ProbabilityDropout dropout_of(const AttentionBackward<T>& args, int sequence, int head) {
+  if (args.dropout.threshold == 0) return {};
+  return {args.dropout, sequence, args.dropout.layer * static_cast<std::uint32_t>(args.heads) + static_cast<std::uint32_t>(head)};
 }
 
 // ---------------------------------------------------------------- statistics
@@ -66,7 +68,8 @@ __global__ void __launch_bounds__(kStatisticsThreads)
   __shared__ float delta[kStatisticsQueries];
   const auto head = static_cast<int>(blockIdx.x % static_cast<unsigned>(args.heads));
   const std::int64_t first = std::int64_t{blockIdx.x / static_cast<unsigned>(args.heads)} * kStatisticsQueries;
-  const int queries = static_cast<int>(max(min(args.cu_q[args.sequences] - first, std::int64_t{kStatisticsQueries}), std::int64_t{0}));
+  const int queries =
+      static_cast<int>(max(min(args.cu_q[args.sequences] - first, std::int64_t{kStatisticsQueries}), std::int64_t{0}));
   const auto head_size = static_cast<int>(args.head_size);
   const int lane = static_cast<int>(threadIdx.x) % kStatisticsLanes;
 #pragma unroll 4
@@ -208,7 +211,8 @@ struct Destination {
 
 /// Writes scale * values of the first `present` rows, or adds it. `to.rows` is that of row 0 and column 0. All lanes take part.
 template <int kM, int kN>
-__device__ __forceinline__ void put_gradients(const Destination& to, const Accumulators<kM, kN>& values, int present, float scale) {
+__device__ __forceinline__ void put_gradients(const Destination& to, const Accumulators<kM, kN>& values, int present,
+                                              float scale) {
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
 #pragma unroll
@@ -226,23 +230,44 @@ __device__ __forceinline__ void put_gradients(const Destination& to, const Accum
   }
 }
 
-/// Writes the first `present` rows to d_q's part, or adds them to what this thread has put there before.
+/// The first `present` rows of d_q's sum over parts, zeroes behind them. A thread reads what it has written itself.
 template <int kM, int kN>
-__device__ __forceinline__ void put_part(float* rows, std::int64_t stride, Use use, const Accumulators<kM, kN>& values, int present) {
+__device__ __forceinline__ void load_sum(Accumulators<kM, kN>& values, const float* rows, std::int64_t stride, int present) {
+  const int column = 2 * static_cast<int>(threadIdx.x % 4);
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const int row = fragment_row(r);
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      Vector<float, 2> pair = {};
+      if (row < present) pair = load<2>(rows + row * stride + column + 8 * n);
+      values.value[r / 2][n][2 * (r % 2)] = pair[0];
+      values.value[r / 2][n][2 * (r % 2) + 1] = pair[1];
+    }
+  }
+}
+template <int kM, int kN>
+__device__ __forceinline__ void add(Accumulators<kM, kN>& to, const Accumulators<kM, kN>& values) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to.value[m][n][i] += values.value[m][n][i];
+    }
+  }
+}
+template <int kM, int kN>
+__device__ __forceinline__ void store_sum(float* rows, std::int64_t stride, const Accumulators<kM, kN>& values, int present) {
   const int column = 2 * static_cast<int>(threadIdx.x % 4);
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
     const int row = fragment_row(r);
     if (row >= present) continue;
-    float* const place = rows + row * stride + column;
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
-      Vector<float, 2> pair = {values.value[r / 2][n][2 * (r % 2)], values.value[r / 2][n][2 * (r % 2) + 1]};
-      if (use == Use::add) {
-        const Vector<float, 2> before = load<2>(place + 8 * n);
-        pair = {before[0] + pair[0], before[1] + pair[1]};
-      }
-      store(place + 8 * n, pair);
+      store(rows + row * stride + column + 8 * n,
+            Vector<float, 2>{values.value[r / 2][n][2 * (r % 2)], values.value[r / 2][n][2 * (r % 2) + 1]});
     }
   }
 }
@@ -270,9 +295,9 @@ struct Work {
   }
 };
 
-/// Whether d_q of a sequence is complete after its only tile's only part.
-__device__ __forceinline__ bool is_complete(const AttentionTiles& key_tiles, int keys) {
-  return keys <= min(key_tiles.rows, std::int64_t{kPartKeys});
+/// Whether a sequence has one tile of keys, whose block then writes all of its d_q.
+__device__ __forceinline__ bool has_one_tile(const AttentionTiles& key_tiles, const SequenceRows& rows) {
+  return rows.keys <= key_tiles.rows;
 }
 
 /// The first query that sees the key.
@@ -282,7 +307,7 @@ __device__ __forceinline__ int first_viewer(AttentionMask mask, const SequenceRo
 
 /// Which of a thread's scores are of keys that exist and that their query sees.
 struct View {
-  int keys;   ///< keys that exist, less the thread's first
+  int keys;     ///< keys that exist, less the thread's first
   int queries;  ///< key number 0 of the thread is seen from this query of the chunk on
 
   __device__ __forceinline__ bool sees(int key, int query) const { return key < keys && key <= query - queries; }
@@ -347,18 +372,21 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
     const int present = rows.queries - first;
     if (present > 0) {
       const std::int64_t row = std::int64_t{rows.first_query} + first;
-      copy_queries.load(memory.q(tile % 2), args.q + row * args.q_stride + column, args.q_stride, present);
-      copy_queries.load(memory.d_out(tile % 2), args.d_out + row * out_stride + column, out_stride, present);
+      const Bf16* const q = copy_queries.first_piece(args.q + row * args.q_stride + column, args.q_stride);
+      const Bf16* const d_out = copy_queries.first_piece(args.d_out + row * out_stride + column, out_stride);
+      copy_queries.load(memory.q(tile % 2), q, args.q_stride, present);
+      copy_queries.load(memory.d_out(tile % 2), d_out, out_stride, present);
       if (thread < kQueries) {
         cp_async<8>(memory.statistics(tile % 2) + 2 * thread,
-                    scratch.statistics + 2 * (work.head * args.queries + row + (thread < present ? thread : 0)), thread < present);
+                    scratch.statistics + 2 * (work.head * args.queries + row + (thread < present ? thread : 0)),
+                    thread < present);
       }
     }
     cp_async_commit();
   };
 
   const float slope = static_cast<float>(args.scale) * kLog2E;
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   // Decisions for the queries of a tile, by all threads: each makes some of the words of 32 keys.
   const auto decide = [&](int tile, int first_key) {
     if constexpr (kDrops == Drops::yes) {
@@ -393,19 +421,24 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
   const PieceReader<Factor::left_transposed, typename Tiles::Scores> scores_reader;
   const int own_scores = Tiles::Scores::offset(warp * Tiles::kWarpKeys + lane / 4, 2 * (lane % 4));
 
-  const bool complete = is_complete(args.key_tiles, rows.keys);
+  const bool one_tile = has_one_tile(args.key_tiles, rows);
   const int tiles = (rows.queries + kQueries - 1) / kQueries;
   int first = work.first;
   do {
     const int keys = min(work.end - first, kPartKeys);
-    // A sequence whose d_q is written here has it written for all queries, also those that see nothing.
-    const int first_tile = complete ? 0 : first_viewer(args.mask, rows, first) / kQueries;
+    const bool first_part = first == work.first;
+    // Tiles of queries that see this part's keys, and those that see the next one's. Where d_q is written here it is written of all queries, also
+    // of those that see nothing.
+    const int first_tile = one_tile && first_part ? 0 : first_viewer(args.mask, rows, first) / kQueries;
+    const int next_tile = first + kPartKeys < work.end ? first_viewer(args.mask, rows, first + kPartKeys) / kQueries : tiles;
     {
       const TileCopy<typename Tiles::Keys, Tiles::kThreads> copy_keys(thread);
       const std::int64_t row = std::int64_t{rows.first_key} + first;
-      if (first > work.first) __syncthreads();  // all are through with the part before
-      copy_keys.load(memory.k(), args.k + row * args.k_stride + column, args.k_stride, keys);
-      copy_keys.load(memory.v(), args.v + row * args.v_stride + column, args.v_stride, keys);
+      if (!first_part) __syncthreads();  // all are through with the part before
+      copy_keys.load(memory.k(), copy_keys.first_piece(args.k + row * args.k_stride + column, args.k_stride), args.k_stride,
+                     keys);
+      copy_keys.load(memory.v(), copy_keys.first_piece(args.v + row * args.v_stride + column, args.v_stride), args.v_stride,
+                     keys);
       cp_async_commit();
     }
     load_queries(first_tile);
@@ -455,8 +488,9 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
           }
 
           const int own_key = warp_key + lane / 4;
-          const int seen_from = args.mask == AttentionMask::full ? -kPartKeys
-                                                                 : first + own_key - (rows.keys - rows.queries) - tile * kQueries - chunk;
+          const int seen_from = args.mask == AttentionMask::full
+                                    ? -kPartKeys
+                                    : first + own_key - (rows.keys - rows.queries) - tile * kQueries - chunk;
           const View view{.keys = keys - own_key, .queries = seen_from};
           const float* const statistics = memory.statistics(tile % 2) + 2 * chunk;
           // The same for all lanes: whether the warp's last key is behind the end, or hidden from the chunk's first query.
@@ -499,9 +533,14 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
       const int query = warp / 2 * (kQueries / 4);
       const int warp_column = warp % 2 * Tiles::kColumns;
       if (query >= queries) continue;
+      const std::int64_t row = std::int64_t{rows.first_query} + tile * kQueries + query;
+      float* const sum = scratch.sums + (work.split * args.queries + row) * out_stride + column + warp_column;
+      Accumulators<Tiles::kQueryFragments, Tiles::kColumns / 8> before;
+      before.clear();
+      if (!first_part) load_sum(before, sum, out_stride, queries - query);  // on its way while the product is made
       Accumulators<Tiles::kQueryFragments, Tiles::kColumns / 8> d_q;
       d_q.clear();
-#pragma unroll 1
+#pragma unroll 2
       for (int key = 0; key < keys; key += 16) {
         std::uint32_t a[Tiles::kQueryFragments][4];
         std::uint32_t b[4];
@@ -513,13 +552,12 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
           multiply(d_q, n, a, b);
         }
       }
-      const std::int64_t row = std::int64_t{rows.first_query} + tile * kQueries + query;
-      if (complete) {
-        put_gradients({args.d_q + row * args.d_q_stride + column + warp_column, args.d_q_stride, args.use_q}, d_q, queries - query,
-                      static_cast<float>(args.scale));
+      add(d_q, before);
+      if (one_tile && tile < next_tile) {
+        put_gradients({args.d_q + row * args.d_q_stride + column + warp_column, args.d_q_stride, args.use_q}, d_q,
+                      queries - query, static_cast<float>(args.scale));
       } else {
-        float* const part = scratch.parts + (work.split * args.queries + row) * out_stride + column + warp_column;
-        put_part(part, out_stride, first == work.first ? Use::write : Use::add, d_q, queries - query);
+        store_sum(sum, out_stride, d_q, queries - query);
       }
     }
     cp_async_wait<0>();
@@ -531,27 +569,28 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
                     static_cast<float>(args.scale));
     }
     if (args.use_v != Use::skip) {
-      put_gradients({args.d_v + row * args.d_v_stride + column, args.d_v_stride, args.use_v}, d_v, keys - warp_key, dropout.scale());
+      put_gradients({args.d_v + row * args.d_v_stride + column, args.d_v_stride, args.use_v}, d_v, keys - warp_key,
+                    dropout.scale());
     }
     first += kPartKeys;
   } while (first < work.end);
 }
 
-// ---------------------------------------------------------------- d_q from its parts
+// ---------------------------------------------------------------- d_q from the sums of tiles
 
 constexpr int kSumThreads = 256;
 
-/// A block adds the parts of a tile of queries of one head.
+/// A block adds the sums of a tile of queries of one head.
 __global__ void __launch_bounds__(kSumThreads)
-    attention_sum_parts_kernel(const __grid_constant__ AttentionBackward<Bf16> args, const float* parts) {
-  constexpr int kWidth = 8;
+    attention_sum_tiles_kernel(const __grid_constant__ AttentionBackward<Bf16> args, const float* sums) {
+  constexpr int kWidth = kWidest<float>;
   const auto heads = static_cast<unsigned>(args.heads);
   const unsigned tile = blockIdx.x / heads;
   const auto head = static_cast<int>(blockIdx.x - tile * heads);
   const int sequence = args.query_tiles.sequence[tile];
   if (sequence < 0) return;
   const SequenceRows rows = sequence_rows(args.cu_q, args.cu_k, sequence);
-  if (is_complete(args.key_tiles, rows.keys)) return;
+  if (has_one_tile(args.key_tiles, rows)) return;
   const auto first = static_cast<int>(args.query_tiles.first[tile]);
   const int queries = min(static_cast<int>(args.query_tiles.rows), rows.queries - first);
   const auto head_size = static_cast<int>(args.head_size);
@@ -563,19 +602,15 @@ __global__ void __launch_bounds__(kSumThreads)
     const int query = first + i / pieces;
     const int column = head * head_size + i % pieces * kWidth;
     const std::int64_t row = std::int64_t{rows.first_query} + query;
-    // Tiles of which the query sees at least the first key: they have all written its part.
+    // Tiles of which the query sees at least the first key: their blocks have all written its sum.
     const int splits = (visible_keys(args.mask, rows, query) + tile_rows - 1) / tile_rows;
-    const float* from = parts + row * stride + column;
+    const float* from = sums + row * stride + column;
     float sum[kWidth] = {};
 #pragma unroll 4
     for (int s = 0; s < splits; ++s) {
-      const Vector<float, 4> low = load<4, Reuse::once>(from);
-      const Vector<float, 4> high = load<4, Reuse::once>(from + 4);
+      const Vector<float, kWidth> of_tile = load<kWidth, Reuse::once>(from);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        sum[k] += low[k];
-        sum[4 + k] += high[k];
-      }
+      for (int k = 0; k < kWidth; ++k) sum[k] += of_tile[k];
       from += args.queries * stride;
     }
     Bf16* const to = args.d_q + row * args.d_q_stride + column;
@@ -602,17 +637,15 @@ struct PlainMemory {
 
   __device__ __forceinline__ explicit PlainMemory(int of_head_size) : head_size(of_head_size), stride(of_head_size | 1) {}
   static std::size_t bytes(std::int64_t head_size) {
-    return static_cast<std::size_t>(4 * kPlainTile * (head_size | 1) + 2 * kPlainTile * (kPlainTile + 1)) * sizeof(float);
+    return static_cast<std::size_t>(4 * kPlainTile * (head_size | 1) + 2 * kPlainTile * kPlainTile) * sizeof(float);
   }
   __device__ __forceinline__ float* q() const { return begin; }
   __device__ __forceinline__ float* d_out() const { return q() + kPlainTile * stride; }
   __device__ __forceinline__ float* k() const { return d_out() + kPlainTile * stride; }
   __device__ __forceinline__ float* v() const { return k() + kPlainTile * stride; }
   /// Probabilities, 0 where dropped, and gradients of scores before their scale, by query and key.
-  __device__ __forceinline__ float* p(int query, int key) const {
-    return v() + kPlainTile * stride + query * (kPlainTile + 1) + key;
-  }
-  __device__ __forceinline__ float* ds(int query, int key) const { return p(query, key) + kPlainTile * (kPlainTile + 1); }
+  __device__ __forceinline__ float* p(int query, int key) const { return v() + kPlainTile * stride + query * kPlainTile + key; }
+  __device__ __forceinline__ float* ds(int query, int key) const { return p(query, key) + kPlainTile * kPlainTile; }
 
   /// Rows from `present` on become zeroes.
   template <class T>
@@ -625,16 +658,19 @@ struct PlainMemory {
   }
 };
 
-/// A block's work: kPlainTile rows of a tile in one of the lists, and a head.
+/// Whose rows a block owns.
+enum class Side : std::uint8_t { queries, keys };
+
+/// A block's work: kPlainTile rows of a tile in the side's list, and a head.
 struct PlainWork {
   int sequence;
   int head;
   SequenceRows rows;
   int first, end;
 
-  /// `own`: the sequence's queries or its keys.
   template <class T>
-  __device__ __forceinline__ PlainWork(const AttentionBackward<T>& args, const AttentionTiles& list, std::int32_t SequenceRows::*own) {
+  __device__ __forceinline__ PlainWork(const AttentionBackward<T>& args, Side side) {
+    const AttentionTiles& list = side == Side::queries ? args.query_tiles : args.key_tiles;
     const auto heads = static_cast<unsigned>(args.heads);
     const unsigned per_tile = (static_cast<unsigned>(list.rows) + kPlainTile - 1) / kPlainTile;
     const unsigned unit = blockIdx.x / heads;
@@ -644,14 +680,16 @@ struct PlainWork {
     rows = sequence_rows(args.cu_q, args.cu_k, sequence);
     const int tile_first = list.first[unit / per_tile];
     first = tile_first + static_cast<int>(unit % per_tile) * kPlainTile;
-    end = min(min(first + kPlainTile, tile_first + static_cast<int>(list.rows)), rows.*own);
+    end = min(first + kPlainTile, tile_first + static_cast<int>(list.rows));
+    end = min(end, side == Side::queries ? rows.queries : rows.keys);
   }
   __device__ __forceinline__ bool empty() const { return sequence < 0 || first >= end; }
 };
 
 /// Fills `memory` with the rows of a tile of queries, or of keys. The caller synchronises.
 template <class T>
-__device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work, int first) {
+__device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
+                                             int first) {
   const std::int64_t row = std::int64_t{work.rows.first_query} + first;
   const std::int64_t column = work.head * args.head_size;
   const std::int64_t out_stride = args.heads * args.head_size;
@@ -659,7 +697,8 @@ __device__ __forceinline__ void fill_queries(const AttentionBackward<T>& args, c
   memory.fill(memory.d_out(), args.d_out + row * out_stride + column, out_stride, work.rows.queries - first);
 }
 template <class T>
-__device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work, int first) {
+__device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
+                                          int first) {
   const std::int64_t row = std::int64_t{work.rows.first_key} + first;
   const std::int64_t column = work.head * args.head_size;
   memory.fill(memory.k(), args.k + row * args.k_stride + column, args.k_stride, work.rows.keys - first);
@@ -669,28 +708,29 @@ __device__ __forceinline__ void fill_keys(const AttentionBackward<T>& args, cons
 /// p and ds of the tile in `memory`, one of each a thread.
 template <class T>
 __device__ __forceinline__ void score(const AttentionBackward<T>& args, const PlainMemory& memory, const PlainWork& work,
-                                      const ProbabilityDropout& dropout, const float* statistics, int first_query, int first_key) {
+                                      const ProbabilityDropout& dropout, const float* statistics, int first_query,
+                                      int first_key) {
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   const int column = static_cast<int>(threadIdx.x) % kPlainTile;
   const int query = first_query + row;
   const int key = first_key + column;
-  float p = 0.0F;
-  float ds = 0.0F;
-  if (query < work.rows.queries && key < visible_keys(args.mask, work.rows, query)) {
-    float s = 0.0F;
-    float d_p = 0.0F;
-    for (int c = 0; c < memory.head_size; ++c) {
-      s = fmaf(memory.q()[row * memory.stride + c], memory.k()[column * memory.stride + c], s);
-      d_p = fmaf(memory.d_out()[row * memory.stride + c], memory.v()[column * memory.stride + c], d_p);
-    }
-    const std::int64_t place = work.head * args.queries + work.rows.first_query + query;
-    p = expf(fmaf(s, static_cast<float>(args.scale), -args.lse[place]));
-    const bool keeps = args.dropout.threshold == 0 || dropout.kept(query, key);
-    ds = p * ((keeps ? d_p * dropout.scale() : 0.0F) - statistics[2 * place + 1]);
-    if (!keeps) p = 0.0F;
+  float s = 0.0F;
+  float d_p = 0.0F;
+  for (int c = 0; c < memory.head_size; ++c) {
+    s = fmaf(memory.q()[row * memory.stride + c], memory.k()[column * memory.stride + c], s);
+    d_p = fmaf(memory.d_out()[row * memory.stride + c], memory.v()[column * memory.stride + c], d_p);
   }
-  *memory.p(row, column) = p;
-  *memory.ds(row, column) = ds;
+  float lse = INFINITY;
+  float delta = 0.0F;
+  if (query < work.rows.queries && key < visible_keys(args.mask, work.rows, query)) {
+    const std::int64_t place = work.head * args.queries + work.rows.first_query + query;
+    lse = args.lse[place];
+    delta = statistics[2 * place + 1];
+  }
+  const float p = lse == INFINITY ? 0.0F : expf(fmaf(s, static_cast<float>(args.scale), -lse));
+  const bool keeps = args.dropout.threshold == 0 || dropout.kept(query, key);
+  *memory.p(row, column) = keeps ? p : 0.0F;
+  *memory.ds(row, column) = p * ((keeps ? d_p * dropout.scale() : 0.0F) - delta);
 }
 
 /// Puts a thread's columns of a row of gradients there.
@@ -708,7 +748,8 @@ __device__ __forceinline__ void put_columns(T* row, Use use, const float (&value
 
 /// sums[n] += sum over i of factor(i) * tile[i, the thread's column n].
 template <class Factors>
-__device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const PlainMemory& memory, const float* tile, const Factors& factor) {
+__device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const PlainMemory& memory, const float* tile,
+                                           const Factors& factor) {
   const float* const from = tile + threadIdx.x % kPlainTile;
 #pragma unroll 1
   for (int i = 0; i < kPlainTile; ++i) {
@@ -722,12 +763,12 @@ __device__ __forceinline__ void accumulate(float (&sums)[kPlainColumns], const P
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPlainThreads)
+__global__ void __launch_bounds__(kPlainThreads, 2)
     attention_plain_queries_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
-  const PlainWork work(args, args.query_tiles, &SequenceRows::queries);
+  const PlainWork work(args, Side::queries);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   float d_q[kPlainColumns] = {};
   fill_queries(args, memory, work, work.first);
@@ -747,12 +788,12 @@ __global__ void __launch_bounds__(kPlainThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPlainThreads)
+__global__ void __launch_bounds__(kPlainThreads, 2)
     attention_plain_keys_kernel(const __grid_constant__ AttentionBackward<T> args, const float* statistics) {
-  const PlainWork work(args, args.key_tiles, &SequenceRows::keys);
+  const PlainWork work(args, Side::keys);
   if (work.empty()) return;
   const PlainMemory memory(static_cast<int>(args.head_size));
-  const ProbabilityDropout dropout(args.dropout, work.sequence, dropout_head(args.dropout, args.heads, work.head));
+  const ProbabilityDropout dropout = dropout_of(args, work.sequence, work.head);
   const int row = static_cast<int>(threadIdx.x) / kPlainTile;
   float d_k[kPlainColumns] = {};
   float d_v[kPlainColumns] = {};
@@ -778,8 +819,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 template <class T, int kWidth>
 void launch_statistics(CudaStream stream, const AttentionBackward<T>& args, float* statistics) {
   launch(attention_statistics_kernel<T, kWidth>,
-         {.grid = blocks_for(args.queries, kStatisticsQueries) * static_cast<unsigned>(args.heads), .block = kStatisticsThreads}, stream,
-         args, statistics);
+         {.grid = blocks_for(args.queries, kStatisticsQueries) * static_cast<unsigned>(args.heads), .block = kStatisticsThreads},
+         stream, args, statistics);
 }
 
 template <int kHeadSize>
@@ -788,7 +829,9 @@ void launch_tensor(CudaStream stream, const AttentionBackward<Bf16>& args, const
   const auto kernel = args.dropout.threshold != 0 ? attention_backward_kernel<kHeadSize, Drops::yes>
                                                   : attention_backward_kernel<kHeadSize, Drops::no>;
   launch(kernel,
-         {.grid = static_cast<unsigned>(args.key_tiles.count * args.heads), .block = Tiles::kThreads, .shared_bytes = Tiles::kSharedBytes},
+         {.grid = static_cast<unsigned>(args.key_tiles.count * args.heads),
+          .block = Tiles::kThreads,
+          .shared_bytes = Tiles::kSharedBytes},
          stream, args, scratch);
 }
 
@@ -799,22 +842,22 @@ void launch_plain(CudaStream stream, const AttentionBackward<T>& args, const flo
   };
   const std::size_t bytes = PlainMemory::bytes(args.head_size);
   if (args.use_q != Use::skip) {
-    launch(attention_plain_queries_kernel<T>, {.grid = blocks(args.query_tiles), .block = kPlainThreads, .shared_bytes = bytes}, stream,
-           args, statistics);
+    launch(attention_plain_queries_kernel<T>, {.grid = blocks(args.query_tiles), .block = kPlainThreads, .shared_bytes = bytes},
+           stream, args, statistics);
   }
   if (args.use_k != Use::skip || args.use_v != Use::skip) {
-    launch(attention_plain_keys_kernel<T>, {.grid = blocks(args.key_tiles), .block = kPlainThreads, .shared_bytes = bytes}, stream, args,
-           statistics);
+    launch(attention_plain_keys_kernel<T>, {.grid = blocks(args.key_tiles), .block = kPlainThreads, .shared_bytes = bytes},
+           stream, args, statistics);
   }
 }
 
 template <class T>
 Scratch scratch_of(const AttentionBackward<T>& args) {
-  const std::int64_t parts = attention_statistics_bytes<T>(args.queries, args.heads);
+  const std::int64_t statistics = attention_statistics_bytes<T>(args.queries, args.heads);
   const std::int64_t bytes =
       attention_backward_workspace<T>(args.queries, args.heads, args.head_size, args.key_tiles.rows, args.splits);
   return {.statistics = reinterpret_cast<float*>(args.workspace),
-          .parts = bytes > parts ? reinterpret_cast<float*>(args.workspace + parts) : nullptr};
+          .sums = bytes > statistics ? reinterpret_cast<float*>(args.workspace + statistics) : nullptr};
 }
 
 /// Whether rows of q, k, v, d_out, out and of the destinations begin at multiples of 16 bytes.
@@ -830,16 +873,24 @@ bool is_aligned(const AttentionBackward<T>& args) {
 /// Whether there was a kernel for the head size.
 bool run_on_tensor_cores(CudaStream stream, const AttentionBackward<Bf16>& args, const Scratch& scratch) {
   switch (args.head_size) {
-    case 32: launch_tensor<32>(stream, args, scratch); break;
-    case 64: launch_tensor<64>(stream, args, scratch); break;
-    case 96: launch_tensor<96>(stream, args, scratch); break;
-    case 128: launch_tensor<128>(stream, args, scratch); break;
-    default: return false;
+    case 32:
+      launch_tensor<32>(stream, args, scratch);
+      break;
+    case 64:
+      launch_tensor<64>(stream, args, scratch);
+      break;
+    case 96:
+      launch_tensor<96>(stream, args, scratch);
+      break;
+    case 128:
+      launch_tensor<128>(stream, args, scratch);
+      break;
+    default:
+      return false;
   }
-  if (scratch.parts != nullptr && args.use_q != Use::skip) {
-    launch(attention_sum_parts_kernel,
-           {.grid = static_cast<unsigned>(args.query_tiles.count * args.heads), .block = kSumThreads}, stream, args,
-           static_cast<const float*>(scratch.parts));
+  if (args.splits > 1 && args.use_q != Use::skip) {
+    launch(attention_sum_tiles_kernel, {.grid = static_cast<unsigned>(args.query_tiles.count * args.heads), .block = kSumThreads},
+           stream, args, static_cast<const float*>(scratch.sums));
   }
   return true;
 }

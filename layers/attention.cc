@@ -74,8 +74,8 @@ Tensor attend(Tape& tape, const Tensor& qkv, const Batch& batch, const Attention
                          batch.sequence_sample, batch.key_tile_sequence, batch.key_tile_first}},
               [=](const Backward& b) {
                 on(b.saved(0), [&]<class T>(auto stream) {
-                  const Workspace workspace(b.device(), attention_backward_workspace<T>(tokens, settings.heads, head_size,
-                                                                                           key_tile_rows, splits));
+                  const Workspace workspace(
+                      b.device(), attention_backward_workspace<T>(tokens, settings.heads, head_size, key_tile_rows, splits));
                   const T* base = b.saved(0).data<T>();
                   T* d_base = b.d_input<T>(0);
                   attention_backward(stream, AttentionBackward<T>{.d_q = d_base,

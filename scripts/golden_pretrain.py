@@ -176,7 +176,7 @@ def own(inputs, seed):
     config._attn_implementation = "eager"
     model = transformers.BertForMaskedLM(config)
     model.train()
-    words = (inputs / "model" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    words = (inputs / "model" / "vocab.txt").read_text(encoding="utf-8").split("\n")
     special = [words.index(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
     dev = Batches(inputs / "dev.safetensors")
     measured = {}
@@ -185,7 +185,7 @@ def own(inputs, seed):
         if steps in MEASURED:
             measured[str(steps)] = dev_loss(model, dev)
 
-    train(model, OwnBatches(inputs, len(words), special, words.index("[MASK]"), seed), after)
+    train(model, OwnBatches(inputs, config.vocab_size, special, words.index("[MASK]"), seed), after)
     return measured
 
 

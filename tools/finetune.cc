@@ -186,7 +186,7 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
 RunResults train_and_test(Classifier& classifier, const RunSamples& samples, const FinetuneSettings& settings,
                           const fs::path& output, RunObserver& observer, const std::atomic<int>& stop) {
   RunResults results{
-      .labels = classifier.labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .machine = {}};
+      .labels = classifier.labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 0};
   results.train = finetune(classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings, observer, &stop);
   observer.finish();
   if (results.train.best) results.dev = results.train.best->metrics;
@@ -203,6 +203,7 @@ RunResults train_and_test(Classifier& classifier, const RunSamples& samples, con
                                        .best = false},
                          "test", results.labels);
   }
+  results.peak_memory_bytes = peak_memory_bytes();
   return results;
 }
 
@@ -263,10 +264,10 @@ int finetune_command(const FinetuneOptions& call) {
   const std::atomic<int>& stop = watch_stop_signals();
   RunObserver observer(options.output, classifier->labels(), steps);
   RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
-  results.machine = machine_use(device);
+  results.place = place_of(device);
   write_results(options.output, results);
   write_pictures(options.output, results, observer.curves(), samples.dev_texts, samples.test_texts, sections);
-  print_training(results.train, results.machine);
+  print_training(results.train, results.peak_memory_bytes, results.place);
   if (results.train.interrupted) {
     print_interruption(results.train, options.output);
     return 128 + stop.load();

@@ -9,6 +9,7 @@
 
 #include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
+#include "lathe/runtime/host_memory.h"
 #include "lathe/text/documents.h"
 #include "lathe/text/masking.h"
 #include "lathe/text/quoted_list.h"
@@ -98,6 +99,25 @@ BertConfig config_of(const PretrainOptions& options, const WordPieceTokenizer& t
   config.hidden_dropout = options.dropout.value_or(config.hidden_dropout);
   config.attention_dropout = options.dropout.value_or(config.attention_dropout);
   return config;
+}
+
+/// Refuses a model that can't be trained on the CPU here before any memory is taken for it.
+void check_memory(const BertConfig& config) {
+  const auto c = static_cast<double>(config.hidden_size);
+  const auto f = static_cast<double>(config.intermediate_size);
+  const auto tables = static_cast<double>(config.vocabulary_size + config.max_positions);
+  const double parameters = c * tables + static_cast<double>(config.layers) * (4.0 * c * c + 2.0 * c * f) + c * c;
+  constexpr double kBytes = 16.0;  // a weight, its gradient, two moments
+  constexpr double kGibibyte = 1 << 30;
+  const double needed = kBytes * parameters;
+  const auto free = static_cast<double>(std::min(available_host_memory(), available_addresses()));
+  if (needed <= free) return;
+  throw OutOfMemoryError(
+      fmt::format(
+          "a model of {:.4g} parameters takes at least {:.4g} GiB to train, and {:.1f} GiB are free; take smaller ones of "
+          "--layers, --hidden-size and --intermediate-size",
+          parameters, needed / kGibibyte, free / kGibibyte),
+      static_cast<std::int64_t>(needed), static_cast<std::int64_t>(free));
 }
 
 /// Sequences to train on and to measure the loss of.
@@ -247,6 +267,7 @@ int pretrain_command(const PretrainOptions& call) {
 
   const DeviceChoice device = choose_device(options.running);
   write_message(fmt::format("device: {}\n", describe(device)));
+  if (config && device.device->kind() == DeviceKind::cpu) check_memory(*config);
   const auto model = load_or_create(options, tokenizer, config, device);
   if (options.model) check_finite(model->report(), *options.model, options);
   static_cast<void>(Masking(model->tokenizer(), settings.mlm_probability));  // what it refuses is refused now
@@ -274,10 +295,11 @@ int pretrain_command(const PretrainOptions& call) {
   RunObserver observer(options.output, steps);
   const PretrainResult result = pretrain(*model, sequences.train, dev, settings, observer, &stop);
   observer.finish();
-  const MachineUse machine = machine_use(device);
-  write_results(options.output, result, machine);
+  const std::int64_t peak = peak_memory_bytes();
+  const RunPlace place = place_of(device);
+  write_results(options.output, result, peak, place);
   write_curves(options.output, observer.curves());
-  print_training(result, machine);
+  print_training(result, peak, place);
   if (result.interrupted) {
     write_message(fmt::format("interrupted after step {}; the model is kept as that step left it\n", result.steps));
     return 128 + stop.load();

@@ -170,6 +170,12 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
   return max_length ? *max_length : static_cast<std::int32_t>(std::min(otherwise, config.max_positions));
 }
 
+RunPlace place_of(const DeviceChoice& choice) {
+  RunPlace place{.device = choice.model, .precision = choice.precision};
+  if (choice.device->kind() == DeviceKind::cuda) place.peak_gpu_memory_bytes = choice.device->memory().peak;
+  return place;
+}
+
 void print_device(const DeviceChoice& device) {
   if (device.device->kind() != DeviceKind::cpu) write_message(fmt::format("device: {}\n", describe(device)));
 }

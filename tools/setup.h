@@ -10,6 +10,7 @@
 #include "lathe/text/records.h"
 #include "lathe/training/classifier.h"
 #include "lathe/training/dataset.h"
+#include "lathe/training/results.h"
 #include "tools/options.h"
 
 namespace lathe {
@@ -59,6 +60,9 @@ ResolvedReading resolve(const ReadingOptions& reading, const RunningOptions& run
 /// `max_length` where it is given, else `otherwise` or, of models that have fewer, all positions. Throws UsageError where the model has fewer
 /// positions than were asked for.
 std::int32_t length_for(const BertConfig& config, const std::optional<std::int32_t>& max_length, std::int64_t otherwise = 128);
+
+/// The same as results.json has it, with what the device's memory has held until now.
+RunPlace place_of(const DeviceChoice& choice);
 
 /// Says on standard error where an evaluation or a prediction runs, unless that is the CPU.
 void print_device(const DeviceChoice& device);

@@ -75,20 +75,14 @@ void check_finite(const LoadReport& report, const fs::path& model, const Trainin
   print_warning(printable(describe(tensors)));
 }
 
-MachineUse machine_use(const DeviceChoice& choice) {
-  MachineUse machine{.device = choice.model, .precision = choice.precision, .peak_memory_bytes = peak_memory_bytes()};
-  if (choice.device->kind() == DeviceKind::cuda) machine.peak_gpu_memory_bytes = choice.device->memory().peak;
-  return machine;
-}
-
-void print_training(const TrainingResult& result, const MachineUse& machine) {
+void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place) {
   const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
-  const std::string gpu = machine.peak_gpu_memory_bytes
-                              ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*machine.peak_gpu_memory_bytes))
+  const std::string gpu = place.peak_gpu_memory_bytes
+                              ? fmt::format("{:.2f} GB of the GPU's memory and ", gigabytes(*place.peak_gpu_memory_bytes))
                               : "";
   write_message(fmt::format("trained {} steps in {:.1f} s, {:.0f} tokens/s, {}{:.2f} GB at most\n", result.steps, result.seconds,
                             result.seconds > 0.0 ? static_cast<double>(result.tokens) / result.seconds : 0.0, gpu,
-                            gigabytes(machine.peak_memory_bytes)));
+                            gigabytes(peak_memory_bytes)));
 }
 
 }  // namespace lathe

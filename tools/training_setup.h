@@ -11,7 +11,6 @@
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
-#include "tools/setup.h"
 
 namespace lathe {
 
@@ -32,9 +31,7 @@ void check_readable_twice(std::string_view command, std::span<const std::filesys
 /// Refuses weights of `model` that aren't numbers, unless they are allowed.
 void check_finite(const LoadReport& report, const std::filesystem::path& model, const TrainingOptions& options);
 
-/// What has computed so far, and the most memory that it took.
-MachineUse machine_use(const DeviceChoice& choice);
 /// What a run took.
-void print_training(const TrainingResult& result, const MachineUse& machine);
+void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place);
 
 }  // namespace lathe

@@ -310,7 +310,8 @@ std::string curves_svg(const Curves& curves) {
   }
   picture.end_panel();
 
-  std::string description = "Training loss and learning rate over steps.";
+  std::string description = dev_losses.empty() ? "Training loss and learning rate over steps."
+                                               : "Training loss, dev loss and learning rate over steps.";
   if (!accuracies.empty()) {
     picture.begin_panel("Dev split", 150.0, share_axis(range_of({&accuracies, &f1s}), 6));
     picture.legend("accuracy", "accuracy");

@@ -13,7 +13,7 @@ struct StepPoint {
   double learning_rate = 0.0;
 };
 
-/// An evaluation of the dev split.
+/// An evaluation of the dev split. Pre-training has neither accuracy nor F1: NaN.
 struct EvaluationPoint {
   std::int64_t step = 0;
   double loss = 0.0;

@@ -13,11 +13,9 @@
 
 namespace [[gnu::visibility("default")]] lathe {
 
-/// A model with its parameters on a device. Stays where it was made: parameters are referred to.
+/// A model with its parameters on a device, which computes in fp32 or, on a GPU, bf16. Stays where it was made: parameters are referred to.
 class MaskedLm {
  public:
-  // Either computes in `dtype`, fp32 or on a GPU bf16.
-
   /// A new model of these sizes, all weights drawn from `seed`. `config.vocabulary_size` must be the tokenizer's or that padded; throws
   /// MismatchError otherwise.
   static std::unique_ptr<MaskedLm> create(BertConfig config, WordPieceTokenizer tokenizer, const DeviceRef& device,

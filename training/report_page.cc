@@ -139,7 +139,7 @@ class Page {
     if (train.seconds > 0.0) {
       figure("Speed", grouped(std::llround(static_cast<double>(train.tokens) / train.seconds)), "tokens/s");
     }
-    figure("Memory", fmt::format("{:.2f} GB", static_cast<double>(results_.machine.peak_memory_bytes) / 1e9), "at most");
+    figure("Memory", fmt::format("{:.2f} GB", static_cast<double>(results_.peak_memory_bytes) / 1e9), "at most");
     put("</dl>\n");
   }
 

@@ -37,18 +37,18 @@ Json metrics_json(const ClassificationMetrics& metrics, std::span<const std::str
   return json;
 }
 
-Json training_json(const TrainingResult& train, const MachineUse& machine) {
+Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, const RunPlace& place) {
   Json json = {{"steps", train.steps},
                {"total_steps", train.total_steps},
                {"epochs", train.epochs},
                {"seconds", train.seconds},
                {"tokens", train.tokens},
                {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
-               {"peak_memory_bytes", machine.peak_memory_bytes},
+               {"peak_memory_bytes", peak_memory_bytes},
                {"skipped_steps", train.skipped_steps},
-               {"device", machine.device},
-               {"precision", machine.precision}};
-  if (machine.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *machine.peak_gpu_memory_bytes;
+               {"device", place.device},
+               {"precision", place.precision}};
+  if (place.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *place.peak_gpu_memory_bytes;
   return json;
 }
 
@@ -70,17 +70,18 @@ void write_results(const std::filesystem::path& folder, const RunResults& result
   Json json;
   json["dev"] = results.dev ? metrics_json(*results.dev, results.labels) : Json(nullptr);
   json["test"] = results.test ? metrics_json(*results.test, results.labels) : Json(nullptr);
-  json["train"] = training_json(train, results.machine);
+  json["train"] = training_json(train, results.peak_memory_bytes, results.place);
   if (train.best) json["best"] = {{"step", train.best->step}, {"epoch", train.best->epoch}};
   json["labels"] = results.labels;
   json["interrupted"] = train.interrupted;
   write_file_atomically(folder / "results.json", text_of(json, 2) + "\n");
 }
 
-void write_results(const std::filesystem::path& folder, const PretrainResult& result, const MachineUse& machine) {
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, std::int64_t peak_memory_bytes,
+                   const RunPlace& place) {
   Json json;
   json["dev"] = result.dev ? score_json(result.dev->score) : Json(nullptr);
-  json["train"] = training_json(result, machine);
+  json["train"] = training_json(result, peak_memory_bytes, place);
   json["interrupted"] = result.interrupted;
   write_file_atomically(folder / "results.json", text_of(json, 2) + "\n");
 }

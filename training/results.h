@@ -5,7 +5,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "lathe/training/finetune.h"
 #include "lathe/training/metrics.h"
@@ -13,12 +12,11 @@
 
 namespace [[gnu::visibility("default")]] lathe {
 
-/// What computed, and the most memory that it took.
-struct MachineUse {
+/// Where a run was computed, and in what.
+struct RunPlace {
   std::string device = "cpu";  ///< "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
   std::string precision = "fp32";
-  std::int64_t peak_memory_bytes = 0;                   ///< of this process
-  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< of tensors, where a GPU computed
+  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< the most that tensors had of a GPU's memory, where one computed
 };
 
 /// The contents of results.json.
@@ -27,7 +25,8 @@ struct RunResults {
   std::optional<ClassificationMetrics> dev;
   std::optional<ClassificationMetrics> test;
   FinetuneResult train;
-  MachineUse machine;
+  std::int64_t peak_memory_bytes = 0;
+  RunPlace place{};
 };
 
 /// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores
@@ -37,7 +36,8 @@ std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<cons
 /// Writes results.json into `folder`, atomically.
 void write_results(const std::filesystem::path& folder, const RunResults& results);
 /// The same of pre-training: the last evaluation and the training.
-void write_results(const std::filesystem::path& folder, const PretrainResult& result, const MachineUse& machine);
+void write_results(const std::filesystem::path& folder, const PretrainResult& result, std::int64_t peak_memory_bytes,
+                   const RunPlace& place = {});
 
 /// The most memory that this process has held, in bytes.
 std::int64_t peak_memory_bytes();

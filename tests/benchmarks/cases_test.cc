@@ -85,6 +85,24 @@ TEST(BenchCases, OptimizerGoesOverArenasOfTimesC) {
 }
 
 #ifdef LATHE_HAS_CUDA
+constexpr std::int64_t kTileLists = 2 * 4 * 3;  // a tile a sequence, each with its number and its first query
+#else
+constexpr std::int64_t kTileLists = 0;
+#endif
+
+TEST(BenchCases, AttentionIsQuadraticWithinSequences) {
+  constexpr std::int64_t kScores = std::int64_t{3} * 128 * 128;
+  constexpr std::int64_t kLse = kT * kC / 64;
+  constexpr std::int64_t kBytes = 4 * (4 * kT * kC + kLse + 4) + kTileLists;
+  expect(find("attention", "attention_forward"), kBytes, 4 * kScores * kC);
+  // The key and a number of each sequence.
+  expect(find("attention", "attention_forward (dropout)"), kBytes + 8 + 12, 4 * kScores * kC);
+  constexpr std::int64_t kBackwardBytes = 4 * (8 * kT * kC + kLse + 4) + 2 * kTileLists;
+  expect(find("attention", "attention_backward"), kBackwardBytes, 10 * kScores * kC);
+  expect(find("attention", "attention_backward (dropout)"), kBackwardBytes + 8 + 12, 10 * kScores * kC);
+}
+
+#ifdef LATHE_HAS_CUDA
 TEST(BenchCases, Bf16HalvesTheMatricesAndNotTheStatistics) {
   expect(find("layernorm", "layernorm_forward (plain)", "bf16"), 2 * (2 * kT * kC + 2 * kC) + 4 * 2 * kT, 8 * kT * kC);
   expect(find("gelu", "gelu_erf_backward", "bf16"), 2 * (3 * kT * kF + kF) + 4 * kF, 13 * kT * kF);
@@ -95,13 +113,6 @@ TEST(BenchCases, ProductsAreTheFeedForwardMatrixsThree) {
   expect(find("matmul", "matmul"), 4 * (kMatrices + kF), 2 * kT * kC * kF + kT * kF);
   expect(find("matmul", "matmul (d_input)"), 4 * kMatrices, 2 * kT * kC * kF);
   expect(find("matmul", "matmul (d_weight)"), 4 * kMatrices, 2 * kT * kC * kF);
-}
-
-TEST(BenchCases, AttentionIsQuadraticWithinSequences) {
-  constexpr std::int64_t kScores = std::int64_t{3} * 128 * 128;
-  constexpr std::int64_t kLse = kT * kC / 64;
-  expect(find("attention", "attention_forward"), 4 * (4 * kT * kC + kLse + 4), 4 * kScores * kC);
-  expect(find("attention", "attention_backward"), 4 * (8 * kT * kC + kLse + 4), 10 * kScores * kC);
 }
 
 TEST(BenchMeasure, TimesAreOfManyCallsOnMoreMemoryThanTheCacheHas) {

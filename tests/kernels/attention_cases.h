@@ -95,6 +95,9 @@ struct Inputs {
   AttentionDropout dropout() const {
     return {.key = &key, .sample = sample.data(), .layer = 5, .threshold = dropout_threshold(shape.dropout)};
   }
+  AttentionTiles query_tiles(const std::int32_t* sequence, const std::int32_t* first) const {
+    return {.sequence = sequence, .first = first, .count = std::ssize(query_first), .rows = kQueryTileRows};
+  }
   std::int64_t sequences() const { return std::ssize(sample); }
 
  private:

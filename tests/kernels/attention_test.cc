@@ -171,7 +171,8 @@ void run_forward(CpuStream stream, const Inputs<T>& in, Outputs<T>& to) {
 
 template <class T>
 void run_backward(CpuStream stream, const Inputs<T>& in, Outputs<T>& to, Uses uses = {}) {
-  Guarded<std::byte> workspace(attention_backward_workspace<T>(in.queries, in.shape.heads, in.shape.head_size, 128, 1), std::byte{0xFF});
+  Guarded<std::byte> workspace(attention_backward_workspace<T>(in.queries, in.shape.heads, in.shape.head_size, 128, 1),
+                               std::byte{0xFF});
   attention_backward(stream, AttentionBackward<T>{.d_q = uses.q == Use::skip ? nullptr : to.d_q.data(),
                                                   .use_q = uses.q,
                                                   .d_k = uses.k == Use::skip ? nullptr : to.d_kv.data(),

@@ -143,10 +143,109 @@ TEST(ProfileOfALargeBatch, ColumnSumAsksForItsPartsTwiceAndForNothingElse) {
   EXPECT_LE(share(bytes, kLarge.tokens * kLargeChannels * 2), 0.06);
 }
 
+/// Bytes of q, k and v that attention must ask for where keys and values are read once for `rows` queries: a tile that has fewer reads them too.
+std::int64_t bytes_of_tiles(const Case& profiled, std::int64_t rows) {
+  const std::int64_t tokens = profiled.shape[0].second;
+  const std::int64_t length = profiled.shape[2].second;
+  const std::int64_t row = profiled.operands.front().bytes / tokens;
+  std::int64_t sum = tokens * row;
+  for (std::int64_t first = 0; first < tokens; first += length) {
+    const std::int64_t keys = std::min(length, tokens - first);
+    sum += (keys + rows - 1) / rows * keys * 2 * row;
+  }
+  return sum;
+}
+
+/// Products of 16 x 8 x 16 that the tensor cores need where a warp has 32 queries and a tile 64 keys.
+std::int64_t products_of_tiles(const Case& profiled) {
+  const std::int64_t tokens = profiled.shape[0].second;
+  const std::int64_t length = profiled.shape[2].second;
+  std::int64_t sum = 0;
+  for (std::int64_t first = 0; first < tokens; first += length) {
+    const std::int64_t keys = std::min(length, tokens - first);
+    sum += (keys + 31) / 32 * ((keys + 63) / 64) * 2 * (32 * 64 * 64) / (16 * 8 * 16);
+  }
+  return sum * (profiled.shape[1].second / 64);
+}
+
+TEST(ProfileOfAttention, KeysAndValuesAreReadOnceATileAndBanksDontConflict) {
+  for (const std::int64_t channels : {kBaseChannels, kLargeChannels}) {
+    for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = 257, .channels = channels})) {
+      SCOPED_TRACE(profiled.kernel + " " + profiled.dtype + " " + profiled.shape_text());
+      if (!profiled.kernel.starts_with("attention_forward")) continue;
+      const std::vector<KernelProfile> kernels = profile(profiled);
+      ASSERT_EQ(kernels.size(), 1U);
+      // The tensor cores' tiles have 128 queries, the plain kernel's 32.
+      const GlobalTraffic& qkv = kernels.front().tensors.at("qkv");
+      EXPECT_EQ(qkv.read_bytes, bytes_of_tiles(profiled, profiled.dtype == "bf16" ? 128 : 32));
+      EXPECT_EQ(qkv.written_bytes, 0);
+      EXPECT_GE(sector_use(qkv), 0.95);
+      const GlobalTraffic& out = kernels.front().tensors.at("out");
+      EXPECT_EQ(out.read_bytes, 0);
+      expect_asked_once("written", out.written_bytes, profiled.operands.front().bytes, 1.0);
+      EXPECT_GE(sector_use(out), 0.95);
+      if (profiled.dtype == "bf16") {
+        EXPECT_EQ(qkv.widest, 16);
+        EXPECT_EQ(out.widest, 16);
+      }
+      std::int64_t mma = 0;
+      for (const auto& [line, counted] : kernels.front().lines) {
+        mma += counted.mma;
+        EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
+      }
+      EXPECT_EQ(mma, profiled.dtype == "bf16" ? products_of_tiles(profiled) : 0);
+    }
+  }
+}
+
+/// Bytes of q, k and v where a part of 128 keys is read once, and of the queries that pass it each row once.
+std::int64_t bytes_of_parts(const Case& profiled) {
+  const std::int64_t tokens = profiled.shape[0].second;
+  const std::int64_t length = profiled.shape[2].second;
+  const std::int64_t row = 2 * profiled.shape[1].second;
+  std::int64_t sum = 2 * tokens * row;
+  for (std::int64_t first = 0; first < tokens; first += length) {
+    const std::int64_t keys = std::min(length, tokens - first);
+    sum += (keys + 127) / 128 * keys * row;
+  }
+  return sum;
+}
+
+TEST(ProfileOfAttention, BackwardReadsQueriesOnceAPartAndBanksDontConflict) {
+  constexpr std::int64_t kTokens = 257;
+  constexpr std::int64_t kChannels = 128;
+  constexpr std::int64_t kRow = 2 * kChannels;
+  for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = kTokens, .channels = kChannels})) {
+    if (!profiled.kernel.starts_with("attention_backward") || profiled.dtype != "bf16") continue;
+    SCOPED_TRACE(profiled.kernel + " " + profiled.shape_text());
+    const std::vector<KernelProfile> kernels = profile(profiled);
+    // Statistics and the products; where a sequence has several tiles of keys, their sums.
+    const bool cut = profiled.shape[2].second > 256;
+    ASSERT_EQ(kernels.size(), cut ? 3U : 2U);
+    const GlobalTraffic qkv = traffic_of(kernels, "qkv");
+    EXPECT_EQ(qkv.read_bytes, bytes_of_parts(profiled));
+    EXPECT_EQ(qkv.widest, 16);
+    const GlobalTraffic d_out = traffic_of(kernels, "d_out");
+    EXPECT_EQ(d_out.read_bytes, bytes_of_parts(profiled) - kTokens * kRow) << "with the queries, and for the statistics";
+    EXPECT_EQ(traffic_of(kernels, "out").read_bytes, kTokens * kRow);
+    const GlobalTraffic d_qkv = traffic_of(kernels, "d_qkv");
+    EXPECT_EQ(d_qkv.read_bytes, 0);
+    EXPECT_EQ(d_qkv.written_bytes, 3 * kTokens * kRow);
+    for (const GlobalTraffic& traffic : {qkv, d_out, d_qkv, traffic_of(kernels, "out")}) {
+      EXPECT_GE(sector_use(traffic), 0.95);
+      EXPECT_EQ(traffic.atomics, 0);
+    }
+    for (const KernelProfile& kernel : kernels) {
+      for (const auto& [line, counted] : kernel.lines)
+        EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
+    }
+  }
+}
+
 TEST(ProfiledFamilies, AreAllThatRunOnCuda) {
   for (const std::string_view family : families()) {
     const bool listed = std::ranges::find(memory_bound(), family) != memory_bound().end();
-    if (family == "matmul") continue;  // a library's
+    if (family == "matmul" || family == "attention") continue;  // a library's; bound by operations, see above
     EXPECT_EQ(listed, !make_cases(family, DeviceKind::cuda, {.tokens = 33, .channels = kBaseChannels}).empty()) << family;
   }
 }

@@ -45,7 +45,7 @@ std::string hostile_page(int classes) {
   const std::string evil = "</bdi></td><script>window.evil = 1</script><img src=x onerror='window.evil = 1'>\x01\xff\"' ";
   std::vector<float> probabilities;
   std::vector<std::int32_t> labels;
-  RunResults results{.labels = {}, .dev = std::nullopt, .test = std::nullopt, .train = {}, .machine = {.peak_memory_bytes = 1}};
+  RunResults results{.labels = {}, .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 1};
   for (int c = 0; c < classes; ++c) {
     results.labels.push_back(evil + std::to_string(c));
     for (int i = 0; i < 20; ++i) {

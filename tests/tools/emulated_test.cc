@@ -9,6 +9,7 @@
 #include "tests/temporary_folder.h"
 #include "tests/tools/run_command.h"
 #include "tests/training/tiny_model.h"
+#include "tests/training/tiny_text.h"
 
 namespace lathe {
 namespace {
@@ -98,6 +99,61 @@ TEST_F(EmulatedTest, TheSameCommandGivesTheSamePredictions) {
       {"evaluate", "--model", path("fp32"), "--data", path("test.tsv"), "--device", "emulated", "--precision", "fp32", "--json"});
   ASSERT_EQ(evaluated.status, 0) << evaluated.error;
   EXPECT_TRUE(evaluated.error.starts_with("device: emulated, ")) << evaluated.error;
+}
+
+TEST_F(EmulatedTest, PreTrainingHasTheLossesOfTheCpu) {
+  write_tiny_text(folder_ / "text.txt", 60, 1);
+  write_tiny_text(folder_ / "dev.txt", 10, 2);
+  const auto losses = [&](const char* output, const Strings& more) {
+    Strings arguments = {"pretrain",
+                         "--task",
+                         "mlm",
+                         "--output",
+                         path(output),
+                         "--tokenizer",
+                         path("model"),
+                         "--layers",
+                         "1",
+                         "--hidden-size",
+                         "64",
+                         "--heads",
+                         "2",
+                         "--train",
+                         path("text.txt"),
+                         "--dev",
+                         path("dev.txt"),
+                         "--batch-tokens",
+                         "128",
+                         "--max-length",
+                         "32",
+                         "--max-steps",
+                         "6",
+                         "--log-steps",
+                         "1",
+                         "--lr",
+                         "2e-3"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const CommandResult result = lathe(arguments);
+    EXPECT_EQ(result.status, 0) << result.error;
+    std::istringstream lines(contents_of(folder_ / output / "metrics.jsonl"));
+    std::vector<double> found;
+    for (std::string line; std::getline(lines, line);) {
+      const Json json = Json::parse(line);
+      found.push_back(json.contains("loss") ? json["loss"].get<double>() : json["metrics"]["loss"].get<double>());
+    }
+    return found;
+  };
+  const std::vector<double> expected = losses("cpu", {"--device", "cpu"});
+  const std::vector<double> full = losses("fp32", {"--device", "emulated", "--precision", "fp32"});
+  const std::vector<double> mixed = losses("bf16", {"--device", "emulated"});
+  ASSERT_EQ(expected.size(), 7U) << "six steps and an evaluation";
+  ASSERT_EQ(full.size(), expected.size());
+  ASSERT_EQ(mixed.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(full[i], expected[i], 1e-4) << "line " << i + 1;
+    EXPECT_NEAR(mixed[i], expected[i], 0.02 * expected[i]) << "line " << i + 1;
+  }
+  EXPECT_EQ(results("bf16")["train"]["precision"], "bf16");
 }
 
 TEST_F(EmulatedTest, AReplayIsEmulatedTooAndGivesTheSameBytes) {

@@ -185,7 +185,7 @@ TEST_F(PretrainCommand, TokenizersThatDoNotServe) {
 }
 
 TEST_F(PretrainCommand, NumbersThatDoNotFit) {
-  expect_refused(from_weights({"--batch-tokens", "16"}), {"16", "32", "--batch-tokens", "--max-length"});
+  expect_refused(from_weights({"--batch-tokens", "16"}), {"16 tokens", "--batch-tokens", "--max-length"});
   expect_refused(from_weights({"--max-length", "65"}), {"65", "64 positions"});
   expect_refused(from_weights({"--max-length", "2"}), {"--max-length"});
   for (const char* p : {"0", "1.5", "nan", "-1", "half"})
@@ -195,7 +195,8 @@ TEST_F(PretrainCommand, NumbersThatDoNotFit) {
   expect_refused(from_weights({"--epochs", "1e12"}), {"steps are asked for"});
   expect_refused(from_weights({"--epochs", "1", "--max-steps", "2"}), {"--epochs", "--max-steps"});
   expect_refused(from_scratch({"--layers", "0"}), {"--layers"});
-  expect_refused(from_scratch({"--layers", "1000", "--hidden-size", "65536", "--heads", "512"}), {"memory"});
+  expect_refused(from_scratch({"--layers", "1000", "--hidden-size", "65536", "--heads", "512"}),
+                 {"parameters", "GiB", "--layers", "--hidden-size"});
   expect_refused(from_weights({"--lr", "1e30", "--warmup", "0"}), {"step ", "not numbers to go on with"}, true);
 }
 

@@ -13,6 +13,7 @@
 #include "lathe/runtime/tape.h"
 #include "lathe/text/packing.h"
 #include "lathe/training/training_loop.h"
+#include "tests/training/tiny_bert.h"
 
 #ifdef LATHE_EMULATED
 #include "lathe/kernels/emulation/runtime_api.h"
@@ -22,53 +23,8 @@
 namespace lathe {
 namespace {
 
-constexpr std::int64_t kVocabulary = 300;
 constexpr std::int64_t kSteps = 20;
 constexpr std::uint32_t kSeed = 7;
-
-BertSettings tiny() {
-  return {.vocabulary = kVocabulary,
-          .hidden_size = 64,
-          .layers = 2,
-          .heads = 2,
-          .feed_forward = 128,
-          .positions = 64,
-          .token_types = 2,
-          .activation = Activation::gelu_erf,
-          .layer_norm_epsilon = 1e-12,
-          .hidden_dropout = 0.1,
-          .attention_dropout = 0.1};
-}
-
-/// Sequences of 1 to 64 tokens, whose class is that of their second token, an even number or an odd one.
-struct Data {
-  TokenizedSamples samples;
-  std::vector<std::int32_t> labels;
-};
-Data make_data() {
-  const RandomNumbers random(11, RandomUse::split, 0);
-  std::uint64_t draw = 0;
-  Data data;
-  for (const std::int64_t length : {3, 64, 9, 17, 2, 33, 5, 12, 40, 7, 21, 4, 15, 1, 8, 27}) {
-    for (std::int64_t i = 0; i < length; ++i) {
-      data.samples.ids.push_back(i == 0 ? 1 : static_cast<std::int32_t>(2 + random.bits(draw++) % (kVocabulary - 2)));
-      data.samples.types.push_back(i > length / 2 ? 1 : 0);
-    }
-    data.labels.push_back(length > 1 ? data.samples.ids[data.samples.ids.size() - static_cast<std::size_t>(length) + 1] % 2 : 0);
-    data.samples.offsets.push_back(static_cast<std::int64_t>(data.samples.ids.size()));
-  }
-  return data;
-}
-
-/// Which samples a step sees.
-using Members = std::function<std::array<std::int32_t, 6>(std::int64_t)>;
-/// Some 120 tokens a step, other ones each time.
-std::array<std::int32_t, 6> varying(std::int64_t step) {
-  std::array<std::int32_t, 6> members{};
-  for (std::size_t i = 0; i < members.size(); ++i)
-    members[i] = static_cast<std::int32_t>((6 * step + 5 * static_cast<std::int64_t>(i)) % 16);
-  return members;
-}
 
 struct Way {
   DType dtype = DType::f32;
@@ -76,13 +32,13 @@ struct Way {
   std::int64_t micro_batch_tokens = 0;
 };
 
-/// The losses of training a classifier, and the last step's gradients.
+/// The losses of training a classifier for so many steps, and the last step's gradients.
 struct Trained {
   std::vector<double> losses;
   std::vector<float> gradients;
   std::int64_t graphs = 0;
 };
-Trained train(const DeviceRef& device, const Way& way, const Members& members) {
+Trained train(const DeviceRef& device, const Way& way, const Members& members, std::int64_t steps = kSteps) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
   const ParameterArena arena(device, way.dtype, parameters);
@@ -94,7 +50,7 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members) {
   const Data data = make_data();
   StepBatches batches;
   Trained trained;
-  for (std::int64_t number = 0; number < kSteps; ++number) {
+  for (std::int64_t number = 0; number < steps; ++number) {
     const auto chosen = members(number);
     batches.count = 0;
     batches.rows = std::ssize(chosen);
@@ -113,7 +69,7 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members) {
     }
 #endif
   }
-  EXPECT_EQ(optimizer.last().updates, kSteps);
+  EXPECT_EQ(optimizer.last().updates, steps);
   trained.gradients.resize(static_cast<std::size_t>(arena.gradients().size()));
   arena.gradients().copy_to<float>(trained.gradients);
   trained.graphs = step.graphs();
@@ -182,6 +138,23 @@ TEST_F(CudaStep, LearnsABatchThatIsRepeated) {
     EXPECT_LT(found.back(), 0.9 * found.front()) << to_string(dtype);
   }
 }
+
+#ifdef LATHE_EMULATED
+TEST_F(CudaStep, GivesTheSameBitsInEveryOrderOfThreadsAndBlocks) {
+  using emulation::Order;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto expected = train(cuda(), {.dtype = dtype}, varying, 3).losses;
+    const emulation::Settings before = emulation::settings();
+    for (const Order order : {Order::reverse, Order::random}) {
+      emulation::Settings other = before;
+      other.threads = other.blocks = other.streams = order;
+      emulation::configure(other);
+      EXPECT_EQ(train(cuda(), {.dtype = dtype}, varying, 3).losses, expected) << to_string(dtype);
+    }
+    emulation::configure(before);
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace lathe

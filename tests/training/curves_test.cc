@@ -156,5 +156,20 @@ TEST(CurvesSvg, NamesMayHoldAnything) {
   EXPECT_LT(svg.size(), 30000U);
 }
 
+TEST(Curves, WithoutAccuracyThereIsTheLossAlone) {
+  // As pre-training has it.
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  Curves curves;
+  curves.steps = {{.step = 1, .loss = 10.0, .learning_rate = 0.1}, {.step = 20, .loss = 7.0, .learning_rate = 0.0}};
+  curves.evaluations = {{.step = 10, .loss = 8.0, .accuracy = kNone, .f1 = kNone, .best = false},
+                        {.step = 20, .loss = 7.5, .accuracy = kNone, .f1 = kNone, .best = false}};
+  const std::string svg = curves_svg(curves);
+  EXPECT_EQ(markup_fault(svg), "");
+  EXPECT_NE(svg.find("dev loss 7.5 at step 20"), std::string::npos);
+  EXPECT_NE(svg.find("Training loss, dev loss and learning rate over steps."), std::string::npos);
+  EXPECT_EQ(svg.find("accuracy<"), std::string::npos);
+  EXPECT_EQ(svg.find("nan"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace lathe

@@ -216,7 +216,7 @@ TEST_F(FinetuneTest, ResultsAreReadable) {
                      .dev = std::nullopt,
                      .test = std::nullopt,
                      .train = {},
-                     .machine = {.peak_memory_bytes = peak_memory_bytes()}};
+                     .peak_memory_bytes = peak_memory_bytes()};
   results.train = finetune(*classifier, samples(*classifier, "train.tsv"), &dev, settings_, recorder);
   results.dev = results.train.best->metrics;
   write_results(folder_ / "run", results);

@@ -40,6 +40,9 @@ TEST(Packing, LaysSequencesEndToEnd) {
   EXPECT_EQ(batch.split_start, (List{0, 1, 2, 5}));
   EXPECT_EQ(batch.tile_sequence, (List{0, 1}));
   EXPECT_EQ(batch.tile_first, (List{0, 0}));
+  EXPECT_EQ(batch.key_tile_sequence, (List{0, 1}));
+  EXPECT_EQ(batch.key_tile_first, (List{0, 0}));
+  EXPECT_EQ(batch.key_tile_rows, 128);
 }
 
 TEST(Packing, CutsLongSegmentsAndSequences) {
@@ -51,6 +54,19 @@ TEST(Packing, CutsLongSegmentsAndSequences) {
   EXPECT_EQ(batch.segment_split, (List{0, 3}));
   EXPECT_EQ(batch.tile_first.size(), static_cast<std::size_t>((length + kAttentionTileRows - 1) / kAttentionTileRows));
   EXPECT_EQ(batch.label, (List{-1})) << "no labels";
+}
+
+// Keys come in larger tiles where the longest sequence has many, and all sequences are cut into those.
+TEST(Packing, CutsKeysByTheLongestSequence) {
+  const auto samples = samples_of({List(2500, 3), List(600, 4), List(1, 5)});
+  PackedBatch batch;
+  pack_sequences(samples, List{1, 2, 0}, {}, batch);
+  EXPECT_EQ(batch.key_tile_rows, 512);
+  EXPECT_EQ(batch.key_tile_sequence, (List{0, 0, 1, 2, 2, 2, 2, 2}));
+  EXPECT_EQ(batch.key_tile_first, (List{0, 512, 0, 0, 512, 1024, 1536, 2048}));
+  pack_sequences(samples, List{1, 2}, {}, batch);
+  EXPECT_EQ(batch.key_tile_rows, 256);
+  EXPECT_EQ(batch.key_tile_first, (List{0, 256, 512, 0}));
 }
 
 TEST(Packing, ForgetsTheBatchBefore) {
@@ -141,11 +157,13 @@ TEST(Packing, ReservedBatchesDoNotGrow) {
   const auto* token = batch.token.data();
   const auto* splits = batch.split_start.data();
   const auto* tiles = batch.tile_sequence.data();
+  const auto* key_tiles = batch.key_tile_sequence.data();
   pack_sequences(samples, List{0, 1, 2}, {}, 0, batch);
   round_up(batch);
   EXPECT_EQ(batch.token.data(), token);
   EXPECT_EQ(batch.split_start.data(), splits);
   EXPECT_EQ(batch.tile_sequence.data(), tiles);
+  EXPECT_EQ(batch.key_tile_sequence.data(), key_tiles);
 }
 
 }  // namespace

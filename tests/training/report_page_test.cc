@@ -33,7 +33,7 @@ RunResults results_of(int classes, int rows) {
                      .dev = metrics_of(classes, rows),
                      .test = std::nullopt,
                      .train = {},
-                     .machine = {.peak_memory_bytes = 490'000'000}};
+                     .peak_memory_bytes = 490'000'000};
   results.train.steps = results.train.total_steps = 265;
   results.train.epochs = 1.0;
   results.train.tokens = 217'500;

@@ -3,7 +3,7 @@ lathe_test(training
   LINKS lathe::training nlohmann_json::nlohmann_json)
 if(LATHE_CUDA_BACKEND)
   lathe_test(cuda_training CUDA
-    SOURCES training/cuda_finetune_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/upload_test.cc
+    SOURCES training/cuda_finetune_test.cc training/cuda_gradients_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/upload_test.cc
     LINKS lathe::training)
 endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)

@@ -1,0 +1,394 @@
+// Attention's gradients against their definition, on every backend. The outputs and logarithms that the kernel is given are the definition's.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "lathe/kernels/attention.h"
+#include "tests/kernels/attention_cases.h"
+#include "tests/kernels/kernel_test.h"
+
+namespace lathe::test {
+namespace {
+
+/// The inputs with the outputs and logarithms of the definition.
+template <class T>
+Inputs<T> make_inputs(const Shape& shape, unsigned seed = 1) {
+  Inputs<T> in(shape, seed);
+  const auto forward = exact<Reference<T>>(in);
+  const auto nan = std::numeric_limits<Plain<T>>::quiet_NaN();
+  for (std::size_t i = 0; i < forward.out.size(); ++i) {
+    const bool unused = static_cast<std::int64_t>(i) >= in.cu_q.back() * in.width;
+    in.out.push_back(static_cast<T>(unused ? nan : static_cast<Plain<T>>(forward.out[i])));
+  }
+  for (std::size_t i = 0; i < forward.lse.size(); ++i) {
+    const bool unused = static_cast<std::int64_t>(i) % in.queries >= in.cu_q.back();
+    in.lse.push_back(static_cast<Accumulator<T>>(unused ? nan : static_cast<Plain<T>>(forward.lse[i])));
+  }
+  return in;
+}
+
+/// AttentionBackward::splits.
+template <class T>
+std::int64_t splits_of(const Inputs<T>& in) {
+  std::int64_t longest = 0;
+  for (const Lengths s : in.shape.sequences) longest = std::max<std::int64_t>(longest, s.keys);
+  return attention_splits(longest, in.shape.key_tile_rows);
+}
+
+struct Uses {
+  Use q = Use::write;
+  Use k = Use::write;
+  Use v = Use::write;
+};
+
+/// Runs the kernel on destinations in which there is `before`; "d_q" has rows of q_stride and "d_kv" of kv_stride.
+template <class Stream, class T>
+Outputs run(Stream stream, const Inputs<T>& in, Uses uses = {}, Plain<T> before = std::numeric_limits<Plain<T>>::quiet_NaN()) {
+  const Buffer<T, Stream> q(in.q);
+  const Buffer<T, Stream> kv(in.kv);
+  const Buffer<T, Stream> d_out(in.d_out);
+  const Buffer<T, Stream> out(in.out);
+  const Buffer<Accumulator<T>, Stream> lse(in.lse);
+  const Array<Stream, std::int32_t> cu_q(in.cu_q);
+  const Array<Stream, std::int32_t> cu_k(in.cu_k);
+  const Array<Stream, std::int32_t> query_sequence(in.query_sequence);
+  const Array<Stream, std::int32_t> query_first(in.query_first);
+  const Array<Stream, std::int32_t> key_sequence(in.key_sequence);
+  const Array<Stream, std::int32_t> key_first(in.key_first);
+  const Array<Stream, std::int32_t> sample(in.sample);
+  const Array<Stream, RandomKey> key(std::vector<RandomKey>{in.key});
+  Buffer<T, Stream> d_q(std::vector<T>(in.q.size(), static_cast<T>(before)));
+  Buffer<T, Stream> d_kv(std::vector<T>(in.kv.size(), static_cast<T>(before)));
+  Workspace<Stream> workspace(
+      attention_backward_workspace<T>(in.queries, in.shape.heads, in.shape.head_size, in.shape.key_tile_rows, splits_of(in)));
+  AttentionDropout dropout = in.dropout();
+  dropout.key = dropout.threshold == 0 ? nullptr : key.data();
+  dropout.sample = dropout.threshold == 0 ? nullptr : sample.data();
+  attention_backward(stream, AttentionBackward<T>{.d_q = uses.q == Use::skip ? nullptr : d_q.data(),
+                                                  .use_q = uses.q,
+                                                  .d_k = uses.k == Use::skip ? nullptr : d_kv.data(),
+                                                  .use_k = uses.k,
+                                                  .d_v = uses.v == Use::skip ? nullptr : d_kv.data() + in.v_column,
+                                                  .use_v = uses.v,
+                                                  .d_q_stride = in.q_stride,
+                                                  .d_k_stride = in.kv_stride,
+                                                  .d_v_stride = in.kv_stride,
+                                                  .d_out = d_out.data(),
+                                                  .out = out.data(),
+                                                  .lse = lse.data(),
+                                                  .q = q.data(),
+                                                  .k = kv.data(),
+                                                  .v = kv.data() + in.v_column,
+                                                  .q_stride = in.q_stride,
+                                                  .k_stride = in.kv_stride,
+                                                  .v_stride = in.kv_stride,
+                                                  .cu_q = cu_q.data(),
+                                                  .cu_k = cu_k.data(),
+                                                  .query_tiles = {.sequence = query_sequence.data(),
+                                                                  .first = query_first.data(),
+                                                                  .count = std::ssize(in.query_first),
+                                                                  .rows = kQueryTileRows},
+                                                  .key_tiles = {.sequence = key_sequence.data(),
+                                                                .first = key_first.data(),
+                                                                .count = std::ssize(in.key_first),
+                                                                .rows = in.shape.key_tile_rows},
+                                                  .splits = splits_of(in),
+                                                  .dropout = dropout,
+                                                  .mask = in.shape.mask,
+                                                  .scale = in.scale,
+                                                  .workspace = workspace.data(),
+                                                  .queries = in.queries,
+                                                  .keys = in.keys,
+                                                  .sequences = in.sequences(),
+                                                  .heads = in.shape.heads,
+                                                  .head_size = in.shape.head_size});
+  workspace.expect_intact();
+  Outputs outputs;
+  outputs.add("d_q", d_q.values("d_q"));
+  outputs.add("d_kv", d_kv.values("d_kv"));
+  return outputs;
+}
+
+template <class T>
+std::array<Place, 3> places(const Inputs<T>& in) {
+  return {Place{"d_q", "d_q", 0, in.q_stride, in.cu_q.back(), in.width},
+          Place{"d_k", "d_kv", 0, in.kv_stride, in.cu_k.back(), in.width},
+          Place{"d_v", "d_kv", in.v_column, in.kv_stride, in.cu_k.back(), in.width}};
+}
+
+template <class A>
+const std::vector<A>& gradient(const Definition<A>& of, std::size_t number) {
+  return number == 0 ? of.d_q : (number == 1 ? of.d_k : of.d_v);
+}
+
+template <class T>
+void expect_nothing_else(const Inputs<T>& in, const Outputs& outputs) {
+  const auto [d_q, d_k, d_v] = places(in);
+  expect_gaps_untouched(outputs.get<T>("d_q"), {d_q});
+  expect_gaps_untouched(outputs.get<T>("d_kv"), {d_k, d_v});
+}
+
+/// The three gradients against the definition.
+template <class T>
+class Gradients {
+ public:
+  explicit Gradients(const Inputs<T>& in) : in_(in), reference_(exact<Reference<T>>(in)) {
+    for (unsigned draw = 0; draw < draws_of(in.shape); ++draw) {
+      const Inputs<T> other(in.shape, 1 + draw);
+      const auto base = plain(other);
+      const auto of_base = exact<Reference<T>>(other);
+      for (std::size_t g = 0; g < 3; ++g) accuracy_[g].measure(gradient(base, g), gradient(of_base, g), in.width, places(in)[g]);
+    }
+  }
+  void expect(const Outputs& outputs) const {
+    expect_nothing_else(in_, outputs);
+    for (std::size_t g = 0; g < 3; ++g) {
+      const Place place = places(in_)[g];
+      accuracy_[g].expect(outputs.get<T>(place.array), gradient(reference_, g), in_.width, place);
+    }
+  }
+
+ private:
+  const Inputs<T>& in_;
+  Definition<Reference<T>> reference_;
+  std::array<Accuracy<T>, 3> accuracy_;
+};
+
+template <class Stream, class T>
+void expect_accurate_gradients(const Shape& shape, bool aligned) {
+  SCOPED_TRACE(::testing::Message() << "HS " << shape.head_size << (shape.mask == AttentionMask::causal ? " causal" : "")
+                                    << " dropout " << shape.dropout << " tiles of " << shape.key_tile_rows
+                                    << " keys, first sequence " << shape.sequences[0].queries << " x "
+                                    << shape.sequences[0].keys);
+  const Inputs<T> in = make_inputs<T>(shape);
+  const Gradients<T> gradients(in);
+  const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
+  const std::function<void(const Outputs&)> check = [&](const Outputs& outputs) { gradients.expect(outputs); };
+  if (aligned) {
+    on_aligned_ways<Stream>(kernel, check);
+  } else {
+    on_every_way<Stream>(kernel, check);
+  }
+}
+
+template <class C>
+class AttentionBackwardKernel : public ::testing::Test {
+ protected:
+  /// Whether the tensor cores take matrices of T: other kernels are for all head sizes, but emulated slowly.
+  static constexpr bool kOnTensorCores = std::is_same_v<typename C::T, Bf16>;
+};
+TYPED_TEST_SUITE(AttentionBackwardKernel, Cases, CaseNames);
+
+const std::vector<Lengths> kMixed = {{13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
+const std::vector<Lengths> kCross = {{5, 9}, {9, 5}, {0, 4}, {3, 0}, {20, 37}};
+
+TYPED_TEST(AttentionBackwardKernel, AnyHeadSizeAndAlignment) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const std::int64_t head_size : {1, 5, 33, 64, 256}) {
+    const bool large = head_size > 64;
+    expect_accurate_gradients<Stream, T>(
+        {.sequences = large ? std::vector<Lengths>{{3, 18}} : kMixed, .heads = 2, .head_size = head_size}, false);
+    expect_accurate_gradients<Stream, T>({.sequences = large ? std::vector<Lengths>{{18, 5}} : kCross,
+                                          .heads = large ? 1 : 2,
+                                          .head_size = head_size,
+                                          .mask = AttentionMask::causal,
+                                          .dropout = 0.1},
+                                         false);
+  }
+}
+
+TYPED_TEST(AttentionBackwardKernel, TensorCoresHeadSizes) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  std::vector<Lengths> mixed = kMixed;
+  std::vector<Lengths> cross = kCross;
+  mixed.insert(mixed.begin(), {65, 65});
+  cross.insert(cross.begin(), {70, 41});
+  cross.push_back({1, 130});
+  for (const std::int64_t head_size : {32, 64, 96, 128}) {
+    if (!this->kOnTensorCores && head_size > 32) break;
+    for (const double dropout : {0.0, 0.2}) {
+      expect_accurate_gradients<Stream, T>({.sequences = mixed, .heads = 2, .head_size = head_size, .dropout = dropout}, true);
+      expect_accurate_gradients<Stream, T>(
+          {.sequences = cross, .heads = 2, .head_size = head_size, .mask = AttentionMask::causal, .dropout = dropout}, true);
+    }
+  }
+}
+
+// Pairs of lengths, and cut into one tile or several, of one part or several.
+TYPED_TEST(AttentionBackwardKernel, LengthsAndTiles) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 64 : 8;
+  const std::vector<Lengths> pairs = {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
+  for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
+    expect_accurate_gradients<Stream, T>(
+        {.sequences = pairs, .head_size = head_size, .mask = mask, .dropout = mask == AttentionMask::full ? 0.1 : 0.0}, true);
+  }
+  for (const std::int64_t rows : {32, 64, 256, 384}) {
+    for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
+      expect_accurate_gradients<Stream, T>({.sequences = {{257, 257}, {20, 40}, {150, 257}},
+                                            .head_size = this->kOnTensorCores ? 32 : 8,
+                                            .mask = mask,
+                                            .dropout = rows == 64 ? 0.1 : 0.0,
+                                            .key_tile_rows = rows},
+                                           true);
+    }
+  }
+  if (this->kOnTensorCores) {
+    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 128, .dropout = 0.1, .key_tile_rows = 256},
+                                         true);
+    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 96, .mask = AttentionMask::causal}, true);
+  }
+}
+
+// Keys behind a sequence's end have a score of 0 where nobody masks them, and these logarithms make infinity of it.
+TYPED_TEST(AttentionBackwardKernel, VerySmallLogarithms) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
+    expect_accurate_gradients<Stream, T>(
+        {.sequences = {{21, 9}, {9, 21}}, .head_size = this->kOnTensorCores ? 64 : 16, .mask = mask, .offset = 6.0}, true);
+  }
+  expect_accurate_gradients<Stream, T>({.sequences = {{20, 40}}, .head_size = 32, .dropout = 0.5, .scale = -0.6}, true);
+}
+
+/// Every combination: what is skipped is not touched, what is written does not depend on the other uses, what is added to is the sum.
+TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const Inputs<T> in = make_inputs<T>({.sequences = {{13, 13}, {30, 70}, {0, 3}, {4, 0}},
+                                       .head_size = this->kOnTensorCores ? 32 : 8,
+                                       .mask = AttentionMask::causal,
+                                       .dropout = 0.1,
+                                       .key_tile_rows = 64});
+  const std::array<Use, 3> uses = {Use::skip, Use::write, Use::add};
+  std::vector<Outputs> written;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) { written.push_back(outputs); });
+  constexpr Plain<T> kBefore{3};
+  for (int combination = 0; combination < 27; ++combination) {
+    const Uses use{.q = uses[combination % 3], .k = uses[combination / 3 % 3], .v = uses[combination / 9]};
+    const std::array<Use, 3> of_place = {use.q, use.k, use.v};
+    std::size_t way = 0;
+    const auto check = [&](const Outputs& outputs) {
+      for (std::size_t g = 0; g < 3; ++g) {
+        const Place place = places(in)[g];
+        const auto& values = outputs.get<T>(place.array);
+        const auto& alone = written[way].get<T>(place.array);
+        for (std::int64_t t = 0; t < std::ssize(values) / place.stride; ++t) {
+          for (std::int64_t c = 0; c < in.width + kGap; ++c) {
+            const std::size_t i = at(t, place.column + c, place.stride);
+            const auto value = static_cast<Plain<T>>(values[i]);
+            const auto result = static_cast<Plain<T>>(alone[i]);
+            if (of_place[g] == Use::skip || c >= in.width || t >= place.rows) {
+              ASSERT_EQ(value, kBefore) << place.name << ' ' << t << ' ' << c << " in combination " << combination;
+            } else if (of_place[g] == Use::write) {
+              ASSERT_EQ(value, result) << place.name << ' ' << t << ' ' << c << " in combination " << combination;
+            } else {
+              const Plain<T> sum = kBefore + result;
+              ASSERT_NEAR(value, sum,
+                          epsilon_of<T>() * (std::abs(sum) + std::abs(result) + 8 * (std::is_same_v<T, Bf16> ? 0 : 1)))
+                  << place.name << ' ' << t << ' ' << c << " in combination " << combination;
+            }
+          }
+        }
+      }
+      ++way;
+    };
+    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in, use, kBefore); }, check);
+  }
+}
+
+TYPED_TEST(AttentionBackwardKernel, NotANumberStaysInItsSequence) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 32 : 8;
+  const Inputs<T> clean = make_inputs<T>({.sequences = {{13, 13}, {40, 40}, {21, 21}}, .head_size = head_size, .dropout = 0.1});
+  std::vector<Outputs> expected;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); },
+                          [&](const Outputs& outputs) { expected.push_back(outputs); });
+  for (const char which : {'q', 'k', 'v', 'd'}) {
+    SCOPED_TRACE(which);
+    Inputs<T> in = clean;
+    const std::int64_t row = clean.cu_q[1] + 23;
+    T& spoilt = which == 'q'   ? in.q[at(row, 0, in.q_stride)]
+                : which == 'k' ? in.kv[at(row, 0, in.kv_stride)]
+                : which == 'v' ? in.kv[at(row, in.v_column, in.kv_stride)]
+                               : in.d_out[at(row, 0, in.width)];
+    spoilt = static_cast<T>(std::numeric_limits<Plain<T>>::quiet_NaN());
+    std::size_t way = 0;
+    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                            [&](const Outputs& outputs) {
+                              for (const Place& place : places(in)) {
+                                const auto& values = outputs.get<T>(place.array);
+                                const auto& others = expected[way].get<T>(place.array);
+                                bool spread = false;
+                                for (std::int64_t t = 0; t < place.rows; ++t) {
+                                  const bool own = t >= in.cu_q[1] && t < in.cu_q[2];
+                                  for (std::int64_t c = 0; c < in.width; ++c) {
+                                    const std::size_t i = at(t, place.column + c, place.stride);
+                                    spread = spread || (own && std::isnan(static_cast<Plain<T>>(values[i])));
+                                    ASSERT_TRUE(own || bits(values[i]) == bits(others[i])) << place.name << ' ' << t << ' ' << c;
+                                  }
+                                }
+                                // d_v has neither v nor, where probabilities are dropped, all of the others.
+                                EXPECT_TRUE(spread || std::string(place.name) == "d_v") << place.name << " lost it";
+                              }
+                              ++way;
+                            });
+  }
+}
+
+// A list of many tiles, most of them empty, and as many sequences.
+TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}), .head_size = this->kOnTensorCores ? 32 : 4};
+  shape.sequences[2] = {3, 2};
+  shape.sequences[69'998] = {5, 7};
+  const Inputs<T> in = make_inputs<T>(shape);
+  const Gradients<T> gradients(in);
+#ifdef LATHE_HAS_CUDA
+  if constexpr (std::is_same_v<Stream, CudaStream>) {
+    place_buffers(Placement::aligned);
+    const DeviceRuns runs;
+    gradients.expect(run(runs.stream(), in));
+    return;
+  }
+#endif
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) { gradients.expect(outputs); });
+}
+
+/// Of no rows nothing is done.
+TYPED_TEST(AttentionBackwardKernel, Nothing) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const std::vector<Lengths>& sequences : {std::vector<Lengths>{}, std::vector<Lengths>{{0, 0}, {0, 2}, {2, 0}}}) {
+    const Inputs<T> in = make_inputs<T>({.sequences = sequences});
+    on_every_way<Stream>(
+        [&](Stream stream) { return run(stream, in); },
+        [&](const Outputs& outputs) {
+          expect_nothing_else(in, outputs);
+          for (const Place& place : places(in)) {
+            for (std::int64_t t = 0; t < place.rows; ++t) {
+              for (std::int64_t c = 0; c < in.width; ++c)
+                ASSERT_EQ(static_cast<Plain<T>>(outputs.get<T>(place.array)[at(t, place.column + c, place.stride)]), 0);
+            }
+          }
+        });
+  }
+}
+
+}  // namespace
+}  // namespace lathe::test

@@ -1,0 +1,482 @@
+// Attention's outputs and logarithms against their definition, on every backend.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "lathe/kernels/attention.h"
+#include "tests/kernels/attention_cases.h"
+#include "tests/kernels/kernel_test.h"
+
+namespace lathe::test {
+namespace {
+
+/// The kernel's outputs in arrays that were NaN before.
+template <class Stream, class T>
+Outputs run(Stream stream, const Inputs<T>& in) {
+  using A = Accumulator<T>;
+  const Buffer<T, Stream> q(in.q);
+  const Buffer<T, Stream> kv(in.kv);
+  const Array<Stream, std::int32_t> cu_q(in.cu_q);
+  const Array<Stream, std::int32_t> cu_k(in.cu_k);
+  const Array<Stream, std::int32_t> tile_sequence(in.query_sequence);
+  const Array<Stream, std::int32_t> tile_first(in.query_first);
+  const Array<Stream, std::int32_t> sample(in.sample);
+  const Array<Stream, RandomKey> key(std::vector<RandomKey>{in.key});
+  const auto nan = std::numeric_limits<Plain<T>>::quiet_NaN();
+  Buffer<T, Stream> out(std::vector<T>(static_cast<std::size_t>(in.queries * in.width), static_cast<T>(nan)));
+  Buffer<A, Stream> lse(std::vector<A>(static_cast<std::size_t>(in.queries * in.shape.heads), static_cast<A>(nan)));
+  AttentionDropout dropout = in.dropout();
+  dropout.key = dropout.threshold == 0 ? nullptr : key.data();
+  dropout.sample = dropout.threshold == 0 ? nullptr : sample.data();
+  attention_forward(stream, AttentionForward<T>{.out = out.data(),
+                                                .lse = lse.data(),
+                                                .q = q.data(),
+                                                .k = kv.data(),
+                                                .v = kv.data() + in.v_column,
+                                                .q_stride = in.q_stride,
+                                                .k_stride = in.kv_stride,
+                                                .v_stride = in.kv_stride,
+                                                .cu_q = cu_q.data(),
+                                                .cu_k = cu_k.data(),
+                                                .query_tiles = in.query_tiles(tile_sequence.data(), tile_first.data()),
+                                                .dropout = dropout,
+                                                .mask = in.shape.mask,
+                                                .scale = in.scale,
+                                                .queries = in.queries,
+                                                .keys = in.keys,
+                                                .sequences = in.sequences(),
+                                                .heads = in.shape.heads,
+                                                .head_size = in.shape.head_size});
+  Outputs outputs;
+  outputs.add("out", out.values("out"));
+  outputs.add("lse", lse.values("lse"));
+  return outputs;
+}
+
+template <class T>
+Place out_place(const Inputs<T>& in) {
+  return {.name = "out", .array = "out", .column = 0, .stride = in.width, .rows = in.cu_q.back(), .columns = in.width};
+}
+template <class T>
+Place lse_place(const Inputs<T>& in) {
+  return {.name = "lse", .array = "lse", .column = 0, .stride = in.queries, .rows = in.shape.heads, .columns = in.cu_q.back()};
+}
+
+/// The definition's results and what they may be missed by.
+template <class T>
+class Expected {
+ public:
+  explicit Expected(const Inputs<T>& in) : in_(in), exact_(exact<Reference<T>>(in)) {
+    for (unsigned draw = 0; draw < draws_of(in.shape); ++draw) {
+      const Inputs<T> other(in.shape, 1 + draw);
+      const Definition<Reference<T>> of_draw = exact<Reference<T>>(other);
+      const Definition<Plain<T>> base = plain(other);
+      out_.measure(base.out, of_draw.out, in.width, out_place(in));
+      lse_.measure(base.lse, of_draw.lse, in.queries, lse_place(in));
+    }
+  }
+  void expect(const Outputs& outputs) const {
+    const auto& out = outputs.get<T>("out");
+    const auto& lse = outputs.get<Accumulator<T>>("lse");
+    expect_gaps_untouched<T>(out, {out_place(in_)});
+    expect_gaps_untouched<Accumulator<T>>(lse, {lse_place(in_)});
+    out_.expect(out, exact_.out, in_.width, out_place(in_));
+    lse_.expect(lse, exact_.lse, in_.queries, lse_place(in_));
+  }
+
+ private:
+  const Inputs<T>& in_;
+  Definition<Reference<T>> exact_;
+  Accuracy<T> out_;
+  Accuracy<Accumulator<T>> lse_;
+};
+
+/// Where buffers begin: in every way, or at multiples of 16 bytes, which the tensor cores need.
+enum class Begin : std::uint8_t { anywhere, aligned };
+
+template <class Stream, class T>
+void expect_accurate_outputs(const Shape& shape, Begin begin) {
+  SCOPED_TRACE(::testing::Message() << "heads of " << shape.head_size << (shape.mask == AttentionMask::causal ? ", causal" : "")
+                                    << ", dropout " << shape.dropout << ", first sequence " << shape.sequences[0].queries << " x "
+                                    << shape.sequences[0].keys);
+  const Inputs<T> in(shape);
+  const Expected<T> expected(in);
+  const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
+  const std::function<void(const Outputs&)> check = [&](const Outputs& outputs) { expected.expect(outputs); };
+  if (begin == Begin::aligned) {
+    on_aligned_ways<Stream>(kernel, check);
+  } else {
+    on_every_way<Stream>(kernel, check);
+  }
+}
+
+template <class C>
+class AttentionForwardKernel : public ::testing::Test {
+ protected:
+  /// Whether the tensor cores take matrices of T: other kernels are for all head sizes, but emulated slowly.
+  static constexpr bool kOnTensorCores = std::is_same_v<typename C::T, Bf16>;
+};
+TYPED_TEST_SUITE(AttentionForwardKernel, Cases, CaseNames);
+
+TYPED_TEST(AttentionForwardKernel, AnyHeadSizeAndAlignment) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::vector<Lengths> mixed = {{13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
+  const std::vector<Lengths> cross = {{5, 9}, {9, 5}, {0, 4}, {3, 0}, {20, 37}};
+  for (const std::int64_t head_size : {1, 5, 16, 33, 64, 96, 128, 256}) {
+    const bool large = head_size > 64;
+    expect_accurate_outputs<Stream, T>(
+        {.sequences = large ? std::vector<Lengths>{{3, 34}} : mixed, .heads = 2, .head_size = head_size}, Begin::anywhere);
+    expect_accurate_outputs<Stream, T>({.sequences = large ? std::vector<Lengths>{{18, 5}} : cross,
+                                        .heads = large ? 1 : 3,
+                                        .head_size = head_size,
+                                        .mask = AttentionMask::causal,
+                                        .dropout = 0.1},
+                                       Begin::anywhere);
+  }
+}
+
+TYPED_TEST(AttentionForwardKernel, TensorCoresHeadSizes) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
+  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}};
+  for (const std::int64_t head_size : {32, 64, 96, 128}) {
+    if (!this->kOnTensorCores && head_size > 32) break;
+    for (const double dropout : {0.0, 0.2}) {
+      expect_accurate_outputs<Stream, T>({.sequences = mixed, .heads = 2, .head_size = head_size, .dropout = dropout},
+                                         Begin::aligned);
+      expect_accurate_outputs<Stream, T>(
+          {.sequences = cross, .heads = 2, .head_size = head_size, .mask = AttentionMask::causal, .dropout = dropout},
+          Begin::aligned);
+    }
+  }
+}
+
+TYPED_TEST(AttentionForwardKernel, PairsOfLengths) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+#ifdef LATHE_EMULATED
+  const std::vector<Lengths> pairs = {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
+#else
+  const std::vector<Lengths> pairs = {{1, 1},    {1, 3},     {2, 1},     {511, 1},   {3, 513},
+                                      {64, 128}, {113, 203}, {128, 217}, {307, 256}, {1023, 1024}};
+#endif
+  for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
+    for (const double dropout : {0.0, 0.1}) {
+      expect_accurate_outputs<Stream, T>(
+          {.sequences = pairs, .head_size = this->kOnTensorCores ? 64 : 8, .mask = mask, .dropout = dropout}, Begin::aligned);
+    }
+  }
+}
+
+// Scores from which exponentials are far apart: references move, in some rows of a tile and not in others.
+TYPED_TEST(AttentionForwardKernel, SharpAndScaledScores) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 64 : 16;
+  expect_accurate_outputs<Stream, T>({.sequences = {{40, 200}}, .heads = 4, .head_size = head_size, .magnitude = 20.0},
+                                     Begin::aligned);
+  expect_accurate_outputs<Stream, T>(
+      {.sequences = {{40, 200}}, .head_size = head_size, .mask = AttentionMask::causal, .offset = 4.0}, Begin::aligned);
+  expect_accurate_outputs<Stream, T>({.sequences = {{20, 90}}, .head_size = 32, .dropout = 0.5, .scale = -0.6}, Begin::aligned);
+  expect_accurate_outputs<Stream, T>({.sequences = {{20, 90}}, .head_size = 32, .dropout = 0.99}, Begin::aligned);
+}
+
+// Each tile of keys has larger scores than the last, by far more than a reference may lie below.
+TYPED_TEST(AttentionForwardKernel, RisingScores) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  Inputs<T> in({.sequences = {{33, 257}}, .heads = 1, .head_size = 32});
+  for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+    for (std::int64_t c = 0; c < in.width; ++c) in.q[at(t, c, in.q_stride)] = static_cast<T>(1.0);
+  }
+  for (std::int64_t t = 0; t < in.cu_k.back(); ++t) {
+    for (std::int64_t c = 0; c < in.width; ++c) in.kv[at(t, c, in.kv_stride)] = static_cast<T>(static_cast<double>(t) / 16.0);
+  }
+  const auto reference = exact<Reference<T>>(in);
+  const auto base = plain(in);
+  Accuracy<T> out;
+  Accuracy<Accumulator<T>> lse;
+  out.measure(base.out, reference.out, in.width, out_place(in));
+  lse.measure(base.lse, reference.lse, in.queries, lse_place(in));
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) {
+                            out.expect(outputs.get<T>("out"), reference.out, in.width, out_place(in));
+                            lse.expect(outputs.get<Accumulator<T>>("lse"), reference.lse, in.queries, lse_place(in));
+                          });
+}
+
+// Equal scores, and values that are 1 in a column of their own, make each output one probability: 0 where it is dropped. Keys take turns, as
+// there are more of them than columns.
+TYPED_TEST(AttentionForwardKernel, MasksAreThoseOfTheScalarDefinition) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const std::int64_t head_size : {32, 64, 96, 128}) {
+    if (!this->kOnTensorCores && head_size != 128) continue;
+    Inputs<T> in({.sequences = {{37, 130}, {130, 40}, {16, 9}}, .heads = 2, .head_size = head_size, .dropout = 0.25});
+    for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+      for (std::int64_t c = 0; c < in.width; ++c) in.q[at(t, c, in.q_stride)] = static_cast<T>(0.0);
+    }
+    std::int64_t kept_count = 0;
+    std::int64_t count = 0;
+    for (std::int64_t turn = 0; turn * head_size < 130; ++turn) {
+      for (std::size_t b = 0; b < in.sample.size(); ++b) {
+        for (std::int64_t t = in.cu_k[b]; t < in.cu_k[b + 1]; ++t) {
+          for (std::int64_t c = 0; c < in.width; ++c) {
+            const bool own = t - in.cu_k[b] == turn * head_size + c % head_size;
+            in.kv[at(t, in.v_column + c, in.kv_stride)] = static_cast<T>(own ? 1.0 : 0.0);
+          }
+        }
+      }
+      on_aligned_ways<Stream>(
+          [&](Stream stream) { return run(stream, in); },
+          [&](const Outputs& outputs) {
+            const auto& out = outputs.get<T>("out");
+            for (std::size_t b = 0; b < in.sample.size(); ++b) {
+              const auto [queries, keys] = in.shape.sequences[b];
+              for (std::int64_t i = 0; i < queries; ++i) {
+                for (std::int64_t c = 0; c < in.width; ++c) {
+                  const std::int64_t key = turn * head_size + c % head_size;
+                  const auto head = static_cast<std::uint32_t>(c / head_size);
+                  const bool keeps = key < keys && kept(in.dropout(), static_cast<std::int64_t>(b), 5 * 2 + head,
+                                                        static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(key));
+                  const double expected = keeps ? 1.0 / (0.75 * keys) : 0.0;
+                  const auto value = static_cast<double>(out[at(in.cu_q[b] + i, c, in.width)]);
+                  ASSERT_NEAR(value, expected, epsilon_of<T>() * expected) << b << ' ' << i << ' ' << key << ' ' << head;
+                  kept_count += keeps ? 1 : 0;
+                  count += key < keys ? 1 : 0;
+                }
+              }
+            }
+          });
+    }
+    EXPECT_NEAR(static_cast<double>(kept_count), 0.75 * static_cast<double>(count), 0.02 * static_cast<double>(count));
+  }
+}
+
+// A sequence's results are a function of it alone: of its own rows and sample number, not of where it lies or what lies around.
+TYPED_TEST(AttentionForwardKernel, PackingDoesNotChangeASequence) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 64 : 24;
+  const Inputs<T> in({.sequences = {{29, 29}, {75, 75}, {3, 3}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
+  Inputs<T> alone({.sequences = {{75, 75}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
+  alone.sample = {in.sample[1]};
+  std::copy_n(in.q.begin() + 29 * in.q_stride, 75 * in.q_stride, alone.q.begin());
+  std::copy_n(in.kv.begin() + 29 * in.kv_stride, 75 * in.kv_stride, alone.kv.begin());
+  std::vector<Outputs> of_alone;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, alone); },
+                          [&](const Outputs& outputs) { of_alone.push_back(outputs); });
+  std::size_t way = 0;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) {
+                            const auto& together = outputs.get<T>("out");
+                            const auto& expected = of_alone[way++].get<T>("out");
+                            for (std::int64_t i = 0; i < 75 * in.width; ++i) {
+                              ASSERT_EQ(bits(together[at(29, i, in.width)]), bits(expected[static_cast<std::size_t>(i)])) << i;
+                            }
+                          });
+}
+
+TYPED_TEST(AttentionForwardKernel, NotANumberStaysInItsSequence) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 32 : 12;
+  const Inputs<T> clean({.sequences = {{13, 13}, {70, 70}, {21, 21}}, .heads = 2, .head_size = head_size});
+  std::vector<Outputs> expected;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); },
+                          [&](const Outputs& outputs) { expected.push_back(outputs); });
+  const std::int64_t row = clean.cu_q[1] + 40;
+  for (const char which : {'q', 'k', 'v'}) {
+    SCOPED_TRACE(which);
+    Inputs<T> in = clean;
+    T& spoilt = which == 'q'   ? in.q[at(row, 0, in.q_stride)]
+                : which == 'k' ? in.kv[at(row, 0, in.kv_stride)]
+                               : in.kv[at(row, in.v_column, in.kv_stride)];
+    spoilt = static_cast<T>(std::numeric_limits<Plain<T>>::quiet_NaN());
+    std::size_t way = 0;
+    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                            [&](const Outputs& outputs) {
+                              const auto& out = outputs.get<T>("out");
+                              const auto& others = expected[way++].get<T>("out");
+                              for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+                                const bool affected = which == 'q' ? t == row : t >= in.cu_q[1] && t < in.cu_q[2];
+                                ASSERT_EQ(std::isnan(static_cast<Plain<T>>(out[at(t, 0, in.width)])), affected) << t;
+                                for (std::int64_t c = affected ? in.width : 0; c < in.width; ++c) {
+                                  ASSERT_EQ(bits(out[at(t, c, in.width)]), bits(others[at(t, c, in.width)])) << t << ' ' << c;
+                                }
+                              }
+                            });
+  }
+}
+
+// Scores far beyond what an exponential can take, and queries that a causal mask leaves nothing to see.
+TYPED_TEST(AttentionForwardKernel, ExtremesStayFinite) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const Inputs<T> in({.sequences = {{90, 20}, {20, 20}},
+                      .heads = 2,
+                      .head_size = this->kOnTensorCores ? 32 : 16,
+                      .mask = AttentionMask::causal,
+                      .magnitude = 1e6});
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+                          [&](const Outputs& outputs) {
+                            const auto& out = outputs.get<T>("out");
+                            const auto& lse = outputs.get<Accumulator<T>>("lse");
+                            for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+                              const bool blind = t < 70;
+                              for (std::int64_t h = 0; h < 2; ++h) {
+                                const auto logarithm = lse[at(h, t, in.queries)];
+                                ASSERT_TRUE(blind ? logarithm == INFINITY : std::isfinite(logarithm)) << t;
+                              }
+                              for (std::int64_t c = 0; c < in.width; ++c) {
+                                const auto value = static_cast<Plain<T>>(out[at(t, c, in.width)]);
+                                ASSERT_TRUE(blind ? value == 0 : std::isfinite(value)) << t << ' ' << c;
+                              }
+                            }
+                          });
+}
+
+TYPED_TEST(AttentionForwardKernel, ManySequencesGiveTheSameBits) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  Shape shape{.sequences = {}, .heads = 2, .head_size = this->kOnTensorCores ? 64 : 8, .dropout = 0.1};
+  for (int i = 0; i < 60; ++i) shape.sequences.push_back({1 + i * 7 % 40, 1 + i * 7 % 40});
+  shape.sequences.push_back({200, 200});
+  expect_accurate_outputs<Stream, T>(shape, Begin::aligned);
+}
+
+// A list of many tiles, most of them empty, and as many sequences. One way is enough.
+TYPED_TEST(AttentionForwardKernel, MoreSequencesThanAGridHasRows) {
+  using T = typename TypeParam::T;
+  Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}), .head_size = this->kOnTensorCores ? 32 : 4};
+  shape.sequences[2] = {3, 2};
+  shape.sequences[69'998] = {5, 7};
+  const Inputs<T> in(shape);
+  const Expected<T> expected(in);
+#ifdef LATHE_HAS_CUDA
+  place_buffers(Placement::aligned);
+  const DeviceRuns runs;
+  expected.expect(run(runs.stream(), in));
+#else
+  expected.expect(run(CpuStream{.threads = 2, .target = best_cpu_target()}, in));
+#endif
+}
+
+TYPED_TEST(AttentionForwardKernel, OfNoKeysOutputsAreZeroAndOfNoQueriesThereAreNone) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  for (const std::vector<Lengths>& sequences : {std::vector<Lengths>{}, std::vector<Lengths>{{0, 0}, {0, 2}, {2, 0}}}) {
+    const Inputs<T> in({.sequences = sequences, .heads = 2});
+    on_every_way<Stream>([&](Stream stream) { return run(stream, in); },
+                         [&](const Outputs& outputs) {
+                           const auto& out = outputs.get<T>("out");
+                           const auto& lse = outputs.get<Accumulator<T>>("lse");
+                           expect_gaps_untouched<T>(out, {out_place(in)});
+                           expect_gaps_untouched<Accumulator<T>>(lse, {lse_place(in)});
+                           for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+                             for (std::int64_t h = 0; h < 2; ++h) ASSERT_EQ(lse[at(h, t, in.queries)], INFINITY);
+                             for (std::int64_t c = 0; c < in.width; ++c) {
+                               ASSERT_EQ(static_cast<Plain<T>>(out[at(t, c, in.width)]), 0);
+                             }
+                           }
+                         });
+  }
+}
+
+#ifdef LATHE_HAS_CUDA
+TEST(AttentionForward, RefusesWhatItHasNoTilesFor) {
+  AttentionForward<Bf16> args{};
+  args.head_size = 64;
+  args.query_tiles.rows = 64;
+  EXPECT_THROW(attention_forward(CudaStream{}, args), std::invalid_argument);
+  args.query_tiles.rows = 128;
+  args.head_size = 257;
+  EXPECT_THROW(attention_forward(CudaStream{}, args), std::invalid_argument);
+}
+
+#ifndef LATHE_EMULATED
+/// Device memory of many more bytes than are touched.
+class LargeMemory {
+ public:
+  explicit LargeMemory(std::int64_t bytes) {
+    status_ = cudaMalloc(reinterpret_cast<void**>(&memory_), static_cast<std::size_t>(bytes));
+  }
+  ~LargeMemory() { static_cast<void>(cudaFree(memory_)); }
+  LargeMemory(const LargeMemory&) = delete;
+  LargeMemory& operator=(const LargeMemory&) = delete;
+  LargeMemory(LargeMemory&&) = delete;
+  LargeMemory& operator=(LargeMemory&&) = delete;
+  bool there() const { return status_ == cudaSuccess; }
+  std::byte* data() const { return memory_; }
+
+ private:
+  std::byte* memory_ = nullptr;
+  cudaError_t status_;
+};
+
+// Emulated, an element costs a byte of notes whether it is touched or not.
+TEST(AttentionForward, RowsLieBeyondTwoThousandMillionElements) {
+  constexpr std::int64_t kStride = (std::int64_t{1} << 30U) + 8;
+  constexpr std::int64_t kWidth = 64;
+  const std::int64_t row_bytes = 3 * kWidth * static_cast<std::int64_t>(sizeof(Bf16));
+  const LargeMemory memory(2 * kStride * static_cast<std::int64_t>(sizeof(Bf16)) + row_bytes + 2);
+  if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
+  const std::vector<Bf16> qkv = random_values<Bf16>(3 * 3 * kWidth, 5);
+  const Array<CudaStream, std::int32_t> offsets(std::vector<std::int32_t>{0, 3});
+  const Array<CudaStream, std::int32_t> zero(std::vector<std::int32_t>{0});
+  const DeviceRuns runs;
+  const auto outputs = [&](const Bf16* first, std::int64_t stride) {
+    DeviceBuffer<Bf16> out(3 * kWidth);
+    DeviceBuffer<float> lse(3);
+    attention_forward(
+        runs.stream(),
+        AttentionForward<Bf16>{.out = out.data(),
+                               .lse = lse.data(),
+                               .q = first,
+                               .k = first + kWidth,
+                               .v = first + 2 * kWidth,
+                               .q_stride = stride,
+                               .k_stride = stride,
+                               .v_stride = stride,
+                               .cu_q = offsets.data(),
+                               .cu_k = offsets.data(),
+                               .query_tiles = {.sequence = zero.data(), .first = zero.data(), .count = 1, .rows = kQueryTileRows},
+                               .dropout = {},
+                               .mask = AttentionMask::full,
+                               .scale = 0.125,
+                               .queries = 3,
+                               .keys = 3,
+                               .sequences = 1,
+                               .heads = 1,
+                               .head_size = kWidth});
+    Outputs results;
+    results.add("out", out.values("out"));
+    results.add("lse", lse.values("lse"));
+    return results;
+  };
+  // The tensor cores, and the plain kernel.
+  for (const Placement placement : {Placement::aligned, Placement::shifted}) {
+    place_buffers(placement);
+    const DeviceBuffer<Bf16> compact(qkv);
+    auto* const first = reinterpret_cast<Bf16*>(memory.data()) + (placement == Placement::aligned ? 0 : 1);
+    for (std::int64_t t = 0; t < 3; ++t)
+      check(cudaMemcpy(first + t * kStride, qkv.data() + t * 3 * kWidth, static_cast<std::size_t>(row_bytes),
+                       cudaMemcpyHostToDevice));
+    EXPECT_EQ(outputs(compact.data(), 3 * kWidth).difference(outputs(first, kStride)), "");
+  }
+}
+#endif
+#endif
+
+}  // namespace
+}  // namespace lathe::test
