@@ -39,6 +39,8 @@ struct TrainingOptions {
   double max_grad_norm = 1.0;
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
+  std::int64_t micro_batch_tokens = 0;
+  bool no_graphs = false;
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;

@@ -23,6 +23,8 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                                        {"warmup", options.warmup},
                                        {"seed", std::int64_t{options.seed}},
                                        {"log-steps", options.log_steps},
+                                       {"micro-batch-tokens", options.micro_batch_tokens},
+                                       {"no-graphs", options.no_graphs},
                                        {"device", device.name},
                                        {"precision", device.precision},
                                        {"threads", std::int64_t{device.threads}},

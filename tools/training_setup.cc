@@ -52,6 +52,8 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.optimizer.max_norm = options.max_grad_norm;
   settings.seed = options.seed;
   settings.log_steps = options.log_steps;
+  settings.micro_batch_tokens = options.micro_batch_tokens;
+  settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   parse_warmup(options.warmup, settings);
   return settings;
 }

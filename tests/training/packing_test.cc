@@ -60,11 +60,11 @@ TEST(Packing, CutsLongSegmentsAndSequences) {
 TEST(Packing, CutsKeysByTheLongestSequence) {
   const auto samples = samples_of({List(2500, 3), List(600, 4), List(1, 5)});
   PackedBatch batch;
-  pack_sequences(samples, List{1, 2, 0}, {}, batch);
+  pack_sequences(samples, List{1, 2, 0}, {}, 0, batch);
   EXPECT_EQ(batch.key_tile_rows, 512);
   EXPECT_EQ(batch.key_tile_sequence, (List{0, 0, 1, 2, 2, 2, 2, 2}));
   EXPECT_EQ(batch.key_tile_first, (List{0, 512, 0, 0, 512, 1024, 1536, 2048}));
-  pack_sequences(samples, List{1, 2}, {}, batch);
+  pack_sequences(samples, List{1, 2}, {}, 0, batch);
   EXPECT_EQ(batch.key_tile_rows, 256);
   EXPECT_EQ(batch.key_tile_first, (List{0, 256, 512, 0}));
 }

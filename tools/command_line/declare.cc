@@ -196,6 +196,18 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
       ->type_name("N")
       ->capture_default_str()
       ->group(kTraining);
+  command
+      .add_option("--micro-batch-tokens", options.micro_batch_tokens,
+                  "tokens to compute with at once, so that a step needs less memory: a batch's gradients are added up piece by piece, "
+                  "and are the same; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
+      .add_flag("--no-graphs", options.no_graphs,
+                "on a GPU, launch a step's kernels one by one instead of replaying what was captured of one")
+      ->group(kTraining);
   command.add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
       ->check(CLI::Range(std::int64_t{1}, kMostSteps))
       ->type_name("STEPS")

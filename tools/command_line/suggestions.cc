@@ -37,6 +37,7 @@ constexpr std::array kSettings = {
     Synonym{"warmup-ratio", "warmup"},
     Synonym{"warmup-steps", "warmup"},
     Synonym{"logging-steps", "log-steps"},
+    Synonym{"gradient-accumulation-steps", "micro-batch-tokens"},
     Synonym{"data-seed", "seed"},
     Synonym{"bf16", "precision"},
     Synonym{"fp16", "precision"},
