@@ -26,9 +26,19 @@ class EmulatedTest : public testing::Test {
   }
   std::string path(const char* name) const { return (folder_ / name).string(); }
   CommandResult lathe(const Strings& arguments) const { return run_lathe(folder_.path(), arguments); }
+  /// Goes on with a model that has learned, on the CPU, where to look: what fresh weights make of other words than the first is little more
+  /// than a bf16 rounds off.
   CommandResult finetune(const char* output, const Strings& more) const {
-    Strings arguments = {"finetune",     "--model", path("model"), "--train", path("train.tsv"), "--output", path(output),
-                         "--batch-size", "12",      "--lr",        "2e-3",    "--warmup",        "0"};
+    if (!std::filesystem::exists(folder_ / "published")) {
+      write_tiny_data(folder_ / "before.tsv", 240, 3);
+      const CommandResult before =
+          lathe({"finetune", "--model", path("model"), "--train", path("before.tsv"), "--output", path("published"), "--epochs",
+                 "8", "--lr", "2e-3", "--batch-size", "16", "--device", "cpu"});
+      EXPECT_EQ(before.status, 0) << before.error;
+    }
+    Strings arguments = {
+        "finetune", "--model", path("published"), "--train", path("train.tsv"), "--output", path(output), "--batch-size", "12",
+        "--lr",     "1e-3",    "--warmup",        "0"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return lathe(arguments);
   }
@@ -58,7 +68,7 @@ void expect_same(const std::vector<Json>& actual, const std::vector<Json>& expec
 }
 
 TEST_F(EmulatedTest, TheSameCommandGivesTheSamePredictions) {
-  const Strings length = {"--max-steps", "12", "--dev", "0.2"};
+  const Strings length = {"--max-steps", "8", "--dev", "0.2"};
   const auto with = [&](Strings more) {
     more.insert(more.end(), length.begin(), length.end());
     return more;

@@ -27,7 +27,8 @@ inline BertSettings tiny() {
           .attention_dropout = 0.1};
 }
 
-/// Sequences of 1 to 64 tokens, whose class is that of their second token, an even number or an odd one.
+/// Sequences of 1 to 64 tokens, whose class is whether their first token, of eight, is an even number. (What other tokens say reaches the
+/// first through attention alone, and of a model that has yet to learn where to look little more than a bf16 rounds off.)
 struct Data {
   TokenizedSamples samples;
   std::vector<std::int32_t> labels;
@@ -37,11 +38,12 @@ inline Data make_data() {
   std::uint64_t draw = 0;
   Data data;
   for (const std::int64_t length : {3, 64, 9, 17, 2, 33, 5, 12, 40, 7, 21, 4, 15, 1, 8, 27}) {
+    const auto first = static_cast<std::int32_t>(1 + random.bits(draw++) % 8);
     for (std::int64_t i = 0; i < length; ++i) {
-      data.samples.ids.push_back(i == 0 ? 1 : static_cast<std::int32_t>(2 + random.bits(draw++) % (kVocabulary - 2)));
+      data.samples.ids.push_back(i == 0 ? first : static_cast<std::int32_t>(random.bits(draw++) % kVocabulary));
       data.samples.types.push_back(i > length / 2 ? 1 : 0);
     }
-    data.labels.push_back(length > 1 ? data.samples.ids[data.samples.ids.size() - static_cast<std::size_t>(length) + 1] % 2 : 0);
+    data.labels.push_back(first % 2);
     data.samples.offsets.push_back(static_cast<std::int64_t>(data.samples.ids.size()));
   }
   return data;
