@@ -77,6 +77,13 @@ struct TensorTiles {
   static constexpr std::size_t kSharedBytes = Queries::kBytes + 4 * Keys::kBytes;
 };
 
+template <int kHeadSize>
+using KeyTile = typename TensorTiles<kHeadSize>::Keys;
+template <int kHeadSize>
+using KeyReader = PieceReader<Factor::right_transposed, KeyTile<kHeadSize>>;
+template <int kHeadSize>
+using ValueReader = PieceReader<Factor::right, KeyTile<kHeadSize>>;
+
 /// A warp's fragments of Q, [32, 16] for a step along the head, from registers or from shared memory.
 template <int kHeadSize>
 class QueryFragments {
@@ -114,6 +121,42 @@ class QueryFragments {
   PieceReader<Factor::left, typename Tiles::Queries> reader_;
   std::uint32_t kept_[Tiles::kQueriesInRegisters ? kHeadSize / 16 : 1][kM][4];
 };
+
+/// Scores = Q K^T of a warp's queries and a tile of keys.
+template <int kHeadSize, int kM, int kN>
+__device__ __forceinline__ void multiply_keys(Accumulators<kM, kN>& scores, const QueryFragments<kHeadSize>& queries,
+                                              const KeyReader<kHeadSize>& reader, KeyTile<kHeadSize> keys) {
+  scores.clear();
+#pragma unroll
+  for (int step = 0; step < kHeadSize / 16; ++step) {
+    std::uint32_t a[kM][4];
+    queries.get(a, step);
+#pragma unroll
+    for (int n = 0; n < kN / 2; ++n) {
+      std::uint32_t b[4];
+      reader.load(b, keys, 16 * n, 16 * step);
+      multiply(scores, n, a, b);
+    }
+  }
+}
+
+/// Outputs += P V for the tile's keys [32 group, 32 group + 32).
+template <int kHeadSize, int kM, int kN>
+__device__ __forceinline__ void multiply_values(Accumulators<kM, kHeadSize / 8>& outputs,
+                                                const Accumulators<kM, kN>& probabilities, int group,
+                                                const ValueReader<kHeadSize>& reader, KeyTile<kHeadSize> values) {
+#pragma unroll
+  for (int step = 2 * group; step < 2 * group + 2; ++step) {
+    std::uint32_t a[kM][4];
+    probabilities.to_left_factor(a, step);
+#pragma unroll
+    for (int n = 0; n < kHeadSize / 16; ++n) {
+      std::uint32_t b[4];
+      reader.load(b, values, 16 * step, 16 * n);
+      multiply(outputs, n, a, b);
+    }
+  }
+}
 
 /// Sets to 0 what dropout takes of keys [32 group, 32 group + 32) of a tile that begins at `first_key`.
 template <int kM, int kN>
@@ -166,7 +209,7 @@ template <int kHeadSize, Drops kDrops>
 __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
     attention_forward_kernel(const __grid_constant__ AttentionForward<Bf16> args) {
   using Tiles = TensorTiles<kHeadSize>;
-  using Keys = typename Tiles::Keys;
+  using Keys = KeyTile<kHeadSize>;
   constexpr int kM = Tiles::kFragments;
   constexpr int kKeys = Tiles::kKeys;
   const auto heads = static_cast<unsigned>(args.heads);
@@ -194,8 +237,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
   };
 
   QueryFragments<kHeadSize> queries(q_tile, warp_first);
-  const PieceReader<Factor::right_transposed, Keys> k_reader;
-  const PieceReader<Factor::right, Keys> v_reader;
+  const KeyReader<kHeadSize> k_reader;
+  const ValueReader<kHeadSize> v_reader;
   // Of the warp's own queries: a warp without any has nothing to compute, and a tile whose keys all of them see needs no mask.
   const int warp_queries = min(work.queries - warp_first, Tiles::kWarpQueries);
   const int warp_keys = warp_queries <= 0 ? 0 : visible_keys(args.mask, work.rows, work.first + warp_first + warp_queries - 1);
@@ -230,20 +273,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
     if (first + kKeys < work.keys) load_keys(stage ^ 1, first + kKeys);
     if (first >= warp_keys) continue;
 
-    // Scores: Q K^T.
     Accumulators<kM, kKeys / 8> scores;
-    scores.clear();
-#pragma unroll
-    for (int step = 0; step < kHeadSize / 16; ++step) {
-      std::uint32_t a[kM][4];
-      queries.get(a, step);
-#pragma unroll
-      for (int n = 0; n < kKeys / 16; ++n) {
-        std::uint32_t b[4];
-        k_reader.load(b, k_tile(stage), 16 * n, 16 * step);
-        multiply(scores, n, a, b);
-      }
-    }
+    multiply_keys<kHeadSize>(scores, queries, k_reader, k_tile(stage));
     if (first + kKeys > seen_by_all) {
       int visible[2 * kM];
 #pragma unroll
@@ -254,21 +285,11 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
     }
     softmax.exponentiate(scores, out);
 
-    // Outputs: P V, after the sums, which have all of P, what is dropped of P.
+    // The sums have all of the probabilities; what is dropped is missing in the outputs alone.
 #pragma unroll
     for (int group = 0; group < kKeys / 32; ++group) {
       if constexpr (kDrops == Drops::yes) drop(scores, dropout, dropped, group, first);
-#pragma unroll
-      for (int step = 2 * group; step < 2 * group + 2; ++step) {
-        std::uint32_t a[kM][4];
-        scores.to_left_factor(a, step);
-#pragma unroll
-        for (int n = 0; n < kHeadSize / 16; ++n) {
-          std::uint32_t b[4];
-          v_reader.load(b, v_tile(stage), 16 * step, 16 * n);
-          multiply(out, n, a, b);
-        }
-      }
+      multiply_values<kHeadSize>(out, scores, group, v_reader, v_tile(stage));
     }
   }
   if (warp_queries <= 0) return;
@@ -296,8 +317,8 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 2)
 
 /// The plain kernel's block.
 constexpr int kPlainWarps = 8;
-constexpr int kWarpQueries = 4;
-constexpr int kPlainQueries = kPlainWarps * kWarpQueries;
+constexpr int kPlainWarpQueries = 4;
+constexpr int kPlainQueries = kPlainWarps * kPlainWarpQueries;
 constexpr int kPlainKeys = kWarp;
 
 /// Shared memory of the plain kernel, in floats. Keys have an odd number a row, so that a column's lie in different banks; queries and
@@ -324,7 +345,7 @@ __device__ __forceinline__ void copy_rows(float* to, int step, const T* from, st
 }
 
 /// Head sizes up to 32 kColumns.
-template <class T, int kColumns>
+template <int kColumns, class T>
 __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
     attention_forward_plain_kernel(const __grid_constant__ AttentionForward<T> args) {
   constexpr unsigned kParts = kTileQueries / kPlainQueries;
@@ -337,7 +358,7 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
   const auto head_size = static_cast<int>(args.head_size);
   const PlainTiles tiles{head_size};
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  const int warp_first = static_cast<int>(threadIdx.x / kWarp) * kWarpQueries;
+  const int warp_first = static_cast<int>(threadIdx.x / kWarp) * kPlainWarpQueries;
   float* const memory = dynamic_shared<float>();
   float* const probabilities = memory + tiles.probabilities() + warp_first * kPlainKeys;  // [keys][4] of the warp
   float* const queries = memory + tiles.queries() + warp_first * head_size;               // [columns][4] of the warp
@@ -345,23 +366,23 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
   float* const values = memory + tiles.values();
 
   const std::int64_t row = work.query_row() + warp_first;
-  const int present = min(max(work.queries - warp_first, 0), kWarpQueries);
+  const int present = min(max(work.queries - warp_first, 0), kPlainWarpQueries);
   for (int c = lane; c < head_size; c += kWarp) {
-    Vector<float, kWarpQueries> column;
+    Vector<float, kPlainWarpQueries> column;
 #pragma unroll
-    for (int i = 0; i < kWarpQueries; ++i) {
+    for (int i = 0; i < kPlainWarpQueries; ++i) {
       column[i] = i < present ? to_float(args.q[(row + i) * args.q_stride + work.head * args.head_size + c]) : 0.0F;
     }
-    store<kWarpQueries>(queries + c * kWarpQueries, column);
+    store<kPlainWarpQueries>(queries + c * kPlainWarpQueries, column);
   }
   const ProbabilityDropout dropout = args.dropout.threshold == 0 ? ProbabilityDropout() : work.dropout(args);
   const auto scale = static_cast<float>(args.scale);
-  int visible[kWarpQueries];
-  float largest[kWarpQueries];
-  float sum[kWarpQueries];
-  float out[kWarpQueries][kColumns];
+  int visible[kPlainWarpQueries];
+  float largest[kPlainWarpQueries];
+  float sum[kPlainWarpQueries];
+  float out[kPlainWarpQueries][kColumns];
 #pragma unroll
-  for (int i = 0; i < kWarpQueries; ++i) {
+  for (int i = 0; i < kPlainWarpQueries; ++i) {
     visible[i] = visible_keys(args.mask, work.rows, work.first + warp_first + i);
     largest[i] = -INFINITY;
     sum[i] = 0.0F;
@@ -381,16 +402,16 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
     __syncthreads();
 
     // A lane is a key.
-    float score[kWarpQueries] = {};
+    float score[kPlainWarpQueries] = {};
     for (int c = 0; c < head_size; ++c) {
       const float key = keys[lane * tiles.key_step() + c];
-      const Vector<float, kWarpQueries> query = load<kWarpQueries>(queries + c * kWarpQueries);
+      const Vector<float, kPlainWarpQueries> query = load<kPlainWarpQueries>(queries + c * kPlainWarpQueries);
 #pragma unroll
-      for (int i = 0; i < kWarpQueries; ++i) score[i] = fmaf(query[i], key, score[i]);
+      for (int i = 0; i < kPlainWarpQueries; ++i) score[i] = fmaf(query[i], key, score[i]);
     }
-    Vector<float, kWarpQueries> probability;
+    Vector<float, kPlainWarpQueries> probability;
 #pragma unroll
-    for (int i = 0; i < kWarpQueries; ++i) {
+    for (int i = 0; i < kPlainWarpQueries; ++i) {
       const float scaled = first + lane < visible[i] ? score[i] * scale : -INFINITY;
       const float before = largest[i];
       largest[i] = fmaxf(before, reduce_warp(scaled, [](float a, float b) { return fmaxf(a, b); }));
@@ -405,25 +426,25 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp, 2)
       probability[i] = kept ? p : 0.0F;
     }
     __syncwarp();
-    store<kWarpQueries>(probabilities + lane * kWarpQueries, probability);
+    store<kPlainWarpQueries>(probabilities + lane * kPlainWarpQueries, probability);
     __syncwarp();
 
     // A lane is every 32nd column.
     for (int j = 0; j < count; ++j) {
-      const Vector<float, kWarpQueries> p = load<kWarpQueries>(probabilities + j * kWarpQueries);
+      const Vector<float, kPlainWarpQueries> p = load<kPlainWarpQueries>(probabilities + j * kPlainWarpQueries);
 #pragma unroll
       for (int x = 0; x < kColumns; ++x) {
         const int c = lane + kWarp * x;
         const float value = c < head_size ? values[j * head_size + c] : 0.0F;
 #pragma unroll
-        for (int i = 0; i < kWarpQueries; ++i) out[i][x] = fmaf(p[i], value, out[i][x]);
+        for (int i = 0; i < kPlainWarpQueries; ++i) out[i][x] = fmaf(p[i], value, out[i][x]);
       }
     }
   }
 
   float of_lane = 0.0F;
 #pragma unroll
-  for (int i = 0; i < kWarpQueries; ++i) {
+  for (int i = 0; i < kPlainWarpQueries; ++i) {
     const float all = warp_sum(sum[i]);
     const float inverse = all == 0.0F ? 0.0F : dropout.scale() / all;
     if (lane == i) of_lane = all == 0.0F ? INFINITY : largest[i] + logf(all);
@@ -456,10 +477,10 @@ void launch_for_tensor_cores(CudaStream stream, const AttentionForward<Bf16>& ar
   }
 }
 
-template <class T, int kColumns>
+template <int kColumns, class T>
 void launch_plain(CudaStream stream, const AttentionForward<T>& args) {
   const auto floats = static_cast<std::size_t>(PlainTiles{static_cast<int>(args.head_size)}.size());
-  launch(attention_forward_plain_kernel<T, kColumns>,
+  launch(attention_forward_plain_kernel<kColumns, T>,
          {.grid = blocks_for(args.query_tiles.count * (kTileQueries / kPlainQueries) * args.heads, 1),
           .block = kPlainWarps * kWarp,
           .shared_bytes = floats * sizeof(float)},
@@ -498,9 +519,9 @@ void attention_forward(CudaStream stream, const AttentionForward<T>& args) {
       }
     }
   }
-  if (args.head_size <= 64) return launch_plain<T, 2>(stream, args);
-  if (args.head_size <= 128) return launch_plain<T, 4>(stream, args);
-  launch_plain<T, 8>(stream, args);
+  if (args.head_size <= 64) return launch_plain<2>(stream, args);
+  if (args.head_size <= 128) return launch_plain<4>(stream, args);
+  launch_plain<8>(stream, args);
 }
 template void attention_forward(CudaStream, const AttentionForward<float>&);
 template void attention_forward(CudaStream, const AttentionForward<Bf16>&);

@@ -147,8 +147,9 @@ TYPED_TEST(AttentionForwardKernel, AnyHeadSizeAndAlignment) {
 TYPED_TEST(AttentionForwardKernel, TensorCoresHeadSizes) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
-  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}};
+  // A key less than a tile has, too, and a first query that sees so many: a tile that is nearly whole needs its mask.
+  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}, {63, 63}, {20, 31}};
+  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}, {40, 102}, {40, 70}};
   for (const std::int64_t head_size : {32, 64, 96, 128}) {
     if (!this->kOnTensorCores && head_size > 32) break;
     for (const double dropout : {0.0, 0.2}) {
@@ -403,6 +404,79 @@ TEST(AttentionForward, RefusesWhatItHasNoTilesFor) {
   args.head_size = 257;
   EXPECT_THROW(attention_forward(CudaStream{}, args), std::invalid_argument);
 }
+
+#ifndef LATHE_EMULATED
+/// Device memory of many more bytes than are touched.
+class LargeMemory {
+ public:
+  explicit LargeMemory(std::int64_t bytes) {
+    status_ = cudaMalloc(reinterpret_cast<void**>(&memory_), static_cast<std::size_t>(bytes));
+  }
+  ~LargeMemory() { static_cast<void>(cudaFree(memory_)); }
+  LargeMemory(const LargeMemory&) = delete;
+  LargeMemory& operator=(const LargeMemory&) = delete;
+  LargeMemory(LargeMemory&&) = delete;
+  LargeMemory& operator=(LargeMemory&&) = delete;
+  bool there() const { return status_ == cudaSuccess; }
+  std::byte* data() const { return memory_; }
+
+ private:
+  std::byte* memory_ = nullptr;
+  cudaError_t status_;
+};
+
+// Emulated, an element costs a byte of notes whether it is touched or not.
+TEST(AttentionForward, RowsLieBeyondTwoThousandMillionElements) {
+  constexpr std::int64_t kStride = (std::int64_t{1} << 30U) + 8;
+  constexpr std::int64_t kWidth = 64;
+  const std::int64_t row_bytes = 3 * kWidth * static_cast<std::int64_t>(sizeof(Bf16));
+  const LargeMemory memory(2 * kStride * static_cast<std::int64_t>(sizeof(Bf16)) + row_bytes + 2);
+  if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
+  const std::vector<Bf16> qkv = random_values<Bf16>(3 * 3 * kWidth, 5);
+  const Array<CudaStream, std::int32_t> offsets(std::vector<std::int32_t>{0, 3});
+  const Array<CudaStream, std::int32_t> zero(std::vector<std::int32_t>{0});
+  const DeviceRuns runs;
+  const auto outputs = [&](const Bf16* first, std::int64_t stride) {
+    DeviceBuffer<Bf16> out(3 * kWidth);
+    DeviceBuffer<float> lse(3);
+    attention_forward(
+        runs.stream(),
+        AttentionForward<Bf16>{.out = out.data(),
+                               .lse = lse.data(),
+                               .q = first,
+                               .k = first + kWidth,
+                               .v = first + 2 * kWidth,
+                               .q_stride = stride,
+                               .k_stride = stride,
+                               .v_stride = stride,
+                               .cu_q = offsets.data(),
+                               .cu_k = offsets.data(),
+                               .query_tiles = {.sequence = zero.data(), .first = zero.data(), .count = 1, .rows = kQueryTileRows},
+                               .dropout = {},
+                               .mask = AttentionMask::full,
+                               .scale = 0.125,
+                               .queries = 3,
+                               .keys = 3,
+                               .sequences = 1,
+                               .heads = 1,
+                               .head_size = kWidth});
+    Outputs results;
+    results.add("out", out.values("out"));
+    results.add("lse", lse.values("lse"));
+    return results;
+  };
+  // The tensor cores, and the plain kernel.
+  for (const Placement placement : {Placement::aligned, Placement::shifted}) {
+    place_buffers(placement);
+    const DeviceBuffer<Bf16> compact(qkv);
+    auto* const first = reinterpret_cast<Bf16*>(memory.data()) + (placement == Placement::aligned ? 0 : 1);
+    for (std::int64_t t = 0; t < 3; ++t)
+      check(cudaMemcpy(first + t * kStride, qkv.data() + t * 3 * kWidth, static_cast<std::size_t>(row_bytes),
+                       cudaMemcpyHostToDevice));
+    EXPECT_EQ(outputs(compact.data(), 3 * kWidth).difference(outputs(first, kStride)), "");
+  }
+}
+#endif
 #endif
 
 }  // namespace
