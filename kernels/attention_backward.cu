@@ -16,6 +16,8 @@
 // keys, for d_k and d_v.
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "lathe/kernels/attention.h"
@@ -870,6 +872,18 @@ bool is_aligned(const AttentionBackward<T>& args) {
          used(args.use_k, args.d_k, args.d_k_stride) && used(args.use_v, args.d_v, args.d_v_stride);
 }
 
+template <class T>
+void check(const AttentionBackward<T>& args) {
+  if (args.head_size < 1 || args.head_size > kMaxHeadSize) {
+    throw std::invalid_argument("attention_backward: heads of " + std::to_string(args.head_size) + " columns, 1 to " +
+                                std::to_string(kMaxHeadSize) + " can be computed");
+  }
+  if (args.key_tiles.rows < 32 || args.key_tiles.rows % 32 != 0) {
+    throw std::invalid_argument("attention_backward: tiles of " + std::to_string(args.key_tiles.rows) +
+                                " keys, CUDA takes multiples of 32");
+  }
+}
+
 /// Whether there was a kernel for the head size.
 bool run_on_tensor_cores(CudaStream stream, const AttentionBackward<Bf16>& args, const Scratch& scratch) {
   switch (args.head_size) {
@@ -901,6 +915,7 @@ template <class T>
 void attention_backward(CudaStream stream, const AttentionBackward<T>& args) {
   const device::Range range("attention_backward");
   if (args.use_q == Use::skip && args.use_k == Use::skip && args.use_v == Use::skip) return;
+  check(args);
   const bool aligned = is_aligned(args);
   const Scratch scratch = scratch_of(args);
   if (aligned) {
