@@ -16,6 +16,8 @@
 // keys, for d_k and d_v.
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "lathe/kernels/attention.h"
@@ -181,9 +183,9 @@ class KeyFragments {
   std::uint32_t kept_[Tiles::kKeysInRegisters ? kHeadSize / 16 : 1][4];
 };
 
-/// Writes the two rows that a thread has of 16 columns of Accumulators, or adds them to what is there. Lanes first exchange halves with their
-/// neighbours, so that each has four columns together: 8 bytes, and 32 without a gap for the four lanes of a row. All lanes take part.
-/// put(row of the 16, first of four columns, values).
+/// Calls put(row of the 16, first of four columns, values) for the two rows that a thread has of two neighbouring pieces of Accumulators. Lanes
+/// first exchange halves with their neighbours, so that each has four columns together: 8 bytes of bf16, and 32 without a gap for the four lanes
+/// of a row. All lanes take part.
 template <class Put>
 __device__ __forceinline__ void by_four(const float (&left)[4], const float (&right)[4], Put put) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
@@ -307,10 +309,10 @@ __device__ __forceinline__ int first_viewer(AttentionMask mask, const SequenceRo
 
 /// Which of a thread's scores are of keys that exist and that their query sees.
 struct View {
-  int keys;     ///< keys that exist, less the thread's first
-  int queries;  ///< key number 0 of the thread is seen from this query of the chunk on
+  int keys;       ///< keys that exist, less the thread's first
+  int seen_from;  ///< the query of the chunk from which on the thread's first key is seen
 
-  __device__ __forceinline__ bool sees(int key, int query) const { return key < keys && key <= query - queries; }
+  __device__ __forceinline__ bool sees(int key, int query) const { return key < keys && key <= query - seen_from; }
 };
 
 /// Scores become probabilities, rounded to 0 where dropped, and `d_p`, the gradients of probabilities, those of scores before their scale.
@@ -491,7 +493,7 @@ __global__ void __launch_bounds__(TensorTiles<kHeadSize>::kThreads, 1)
           const int seen_from = args.mask == AttentionMask::full
                                     ? -kPartKeys
                                     : first + own_key - (rows.keys - rows.queries) - tile * kQueries - chunk;
-          const View view{.keys = keys - own_key, .queries = seen_from};
+          const View view{.keys = keys - own_key, .seen_from = seen_from};
           const float* const statistics = memory.statistics(tile % 2) + 2 * chunk;
           // The same for all lanes: whether the warp's last key is behind the end, or hidden from the chunk's first query.
           const int last_key = warp_key + Tiles::kWarpKeys - 1;
@@ -870,6 +872,18 @@ bool is_aligned(const AttentionBackward<T>& args) {
          used(args.use_k, args.d_k, args.d_k_stride) && used(args.use_v, args.d_v, args.d_v_stride);
 }
 
+template <class T>
+void check(const AttentionBackward<T>& args) {
+  if (args.head_size < 1 || args.head_size > kMaxHeadSize) {
+    throw std::invalid_argument("attention_backward: heads of " + std::to_string(args.head_size) + " columns, 1 to " +
+                                std::to_string(kMaxHeadSize) + " can be computed");
+  }
+  if (args.key_tiles.rows < 32 || args.key_tiles.rows % 32 != 0) {
+    throw std::invalid_argument("attention_backward: tiles of " + std::to_string(args.key_tiles.rows) +
+                                " keys, CUDA takes multiples of 32");
+  }
+}
+
 /// Whether there was a kernel for the head size.
 bool run_on_tensor_cores(CudaStream stream, const AttentionBackward<Bf16>& args, const Scratch& scratch) {
   switch (args.head_size) {
@@ -901,6 +915,7 @@ template <class T>
 void attention_backward(CudaStream stream, const AttentionBackward<T>& args) {
   const device::Range range("attention_backward");
   if (args.use_q == Use::skip && args.use_k == Use::skip && args.use_v == Use::skip) return;
+  check(args);
   const bool aligned = is_aligned(args);
   const Scratch scratch = scratch_of(args);
   if (aligned) {

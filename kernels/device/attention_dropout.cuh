@@ -100,11 +100,7 @@ class ProbabilityDropout {
     const Query queries[1] = {this->query(query)};
     const auto j = static_cast<std::uint32_t>(key);
     draw(words, queries, 4 * (j / 32) + j % 8 / 2);
-    // words[0][j % 32 / 8], which would put all of them into memory.
-    const std::uint32_t of_first_16 = j % 16 < 8 ? words[0][0] : words[0][1];
-    const std::uint32_t of_other_16 = j % 16 < 8 ? words[0][2] : words[0][3];
-    const std::uint32_t word = j % 32 < 16 ? of_first_16 : of_other_16;
-    return (j % 2 == 0 ? word << 16U : word) >= threshold_;
+    return (kept(words[0]) >> (2 * (j % 32 / 8) + j % 2) & 1U) != 0;
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -18,12 +19,13 @@
 namespace lathe::test {
 namespace {
 
-/// The inputs with the outputs and logarithms of the definition.
+/// Gives the inputs the outputs and logarithms of the definition.
 template <class T>
-Inputs<T> make_inputs(const Shape& shape, unsigned seed = 1) {
-  Inputs<T> in(shape, seed);
+void add_outputs(Inputs<T>& in) {
   const auto forward = exact<Reference<T>>(in);
   const auto nan = std::numeric_limits<Plain<T>>::quiet_NaN();
+  in.out.clear();
+  in.lse.clear();
   for (std::size_t i = 0; i < forward.out.size(); ++i) {
     const bool unused = static_cast<std::int64_t>(i) >= in.cu_q.back() * in.width;
     in.out.push_back(static_cast<T>(unused ? nan : static_cast<Plain<T>>(forward.out[i])));
@@ -32,6 +34,12 @@ Inputs<T> make_inputs(const Shape& shape, unsigned seed = 1) {
     const bool unused = static_cast<std::int64_t>(i) % in.queries >= in.cu_q.back();
     in.lse.push_back(static_cast<Accumulator<T>>(unused ? nan : static_cast<Plain<T>>(forward.lse[i])));
   }
+}
+
+template <class T>
+Inputs<T> make_inputs(const Shape& shape) {
+  Inputs<T> in(shape);
+  add_outputs(in);
   return in;
 }
 
@@ -162,17 +170,20 @@ class Gradients {
   std::array<Accuracy<T>, 3> accuracy_;
 };
 
+/// Where buffers begin: in every way, or at multiples of 16 bytes, which the tensor cores need.
+enum class Begin : std::uint8_t { anywhere, aligned };
+
 template <class Stream, class T>
-void expect_accurate_gradients(const Shape& shape, bool aligned) {
-  SCOPED_TRACE(::testing::Message() << "HS " << shape.head_size << (shape.mask == AttentionMask::causal ? " causal" : "")
-                                    << " dropout " << shape.dropout << " tiles of " << shape.key_tile_rows
+void expect_accurate_gradients(const Shape& shape, Begin begin) {
+  SCOPED_TRACE(::testing::Message() << "heads of " << shape.head_size << (shape.mask == AttentionMask::causal ? ", causal" : "")
+                                    << ", dropout " << shape.dropout << ", tiles of " << shape.key_tile_rows
                                     << " keys, first sequence " << shape.sequences[0].queries << " x "
                                     << shape.sequences[0].keys);
   const Inputs<T> in = make_inputs<T>(shape);
   const Gradients<T> gradients(in);
   const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
   const std::function<void(const Outputs&)> check = [&](const Outputs& outputs) { gradients.expect(outputs); };
-  if (aligned) {
+  if (begin == Begin::aligned) {
     on_aligned_ways<Stream>(kernel, check);
   } else {
     on_every_way<Stream>(kernel, check);
@@ -187,39 +198,40 @@ class AttentionBackwardKernel : public ::testing::Test {
 };
 TYPED_TEST_SUITE(AttentionBackwardKernel, Cases, CaseNames);
 
-const std::vector<Lengths> kMixed = {{13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
-const std::vector<Lengths> kCross = {{5, 9}, {9, 5}, {0, 4}, {3, 0}, {20, 37}};
-
 TYPED_TEST(AttentionBackwardKernel, AnyHeadSizeAndAlignment) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  for (const std::int64_t head_size : {1, 5, 33, 64, 256}) {
-    const bool large = head_size > 64;
+  const std::vector<Lengths> mixed = {{13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
+  const std::vector<Lengths> cross = {{5, 9}, {9, 5}, {0, 4}, {3, 0}, {20, 37}};
+  for (const std::int64_t head_size : {1, 5, 16, 33, 64, 96, 128, 256}) {
+    const bool large = head_size > 33;
     expect_accurate_gradients<Stream, T>(
-        {.sequences = large ? std::vector<Lengths>{{3, 18}} : kMixed, .heads = 2, .head_size = head_size}, false);
-    expect_accurate_gradients<Stream, T>({.sequences = large ? std::vector<Lengths>{{18, 5}} : kCross,
+        {.sequences = large ? std::vector<Lengths>{{3, 18}} : mixed, .heads = large ? 1 : 2, .head_size = head_size},
+        Begin::anywhere);
+    expect_accurate_gradients<Stream, T>({.sequences = large ? std::vector<Lengths>{{18, 5}} : cross,
                                           .heads = large ? 1 : 2,
                                           .head_size = head_size,
                                           .mask = AttentionMask::causal,
                                           .dropout = 0.1},
-                                         false);
+                                         Begin::anywhere);
   }
 }
 
 TYPED_TEST(AttentionBackwardKernel, TensorCoresHeadSizes) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  std::vector<Lengths> mixed = kMixed;
-  std::vector<Lengths> cross = kCross;
-  mixed.insert(mixed.begin(), {65, 65});
-  cross.insert(cross.begin(), {70, 41});
-  cross.push_back({1, 130});
+  // A key less than a part has, too, and a warp's first query that sees all keys but one.
+  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}, {127, 127}, {20, 31}};
+  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}, {40, 70}};
   for (const std::int64_t head_size : {32, 64, 96, 128}) {
     if (!this->kOnTensorCores && head_size > 32) break;
     for (const double dropout : {0.0, 0.2}) {
-      expect_accurate_gradients<Stream, T>({.sequences = mixed, .heads = 2, .head_size = head_size, .dropout = dropout}, true);
+      if (!this->kOnTensorCores && dropout > 0.0) break;
+      expect_accurate_gradients<Stream, T>({.sequences = mixed, .heads = 2, .head_size = head_size, .dropout = dropout},
+                                           Begin::aligned);
       expect_accurate_gradients<Stream, T>(
-          {.sequences = cross, .heads = 2, .head_size = head_size, .mask = AttentionMask::causal, .dropout = dropout}, true);
+          {.sequences = cross, .heads = 2, .head_size = head_size, .mask = AttentionMask::causal, .dropout = dropout},
+          Begin::aligned);
     }
   }
 }
@@ -229,10 +241,16 @@ TYPED_TEST(AttentionBackwardKernel, LengthsAndTiles) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
   const std::int64_t head_size = this->kOnTensorCores ? 64 : 8;
+#ifdef LATHE_EMULATED
   const std::vector<Lengths> pairs = {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
+#else
+  const std::vector<Lengths> pairs = {{1, 1},    {1, 3},     {2, 1},     {511, 1},   {3, 513},
+                                      {64, 128}, {113, 203}, {128, 217}, {307, 256}, {1023, 1024}};
+#endif
   for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
     expect_accurate_gradients<Stream, T>(
-        {.sequences = pairs, .head_size = head_size, .mask = mask, .dropout = mask == AttentionMask::full ? 0.1 : 0.0}, true);
+        {.sequences = pairs, .head_size = head_size, .mask = mask, .dropout = mask == AttentionMask::full ? 0.1 : 0.0},
+        Begin::aligned);
   }
   for (const std::int64_t rows : {32, 64, 256, 384}) {
     for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
@@ -241,13 +259,14 @@ TYPED_TEST(AttentionBackwardKernel, LengthsAndTiles) {
                                             .mask = mask,
                                             .dropout = rows == 64 ? 0.1 : 0.0,
                                             .key_tile_rows = rows},
-                                           true);
+                                           Begin::aligned);
     }
   }
   if (this->kOnTensorCores) {
     expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 128, .dropout = 0.1, .key_tile_rows = 256},
-                                         true);
-    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 96, .mask = AttentionMask::causal}, true);
+                                         Begin::aligned);
+    expect_accurate_gradients<Stream, T>({.sequences = {{130, 140}}, .head_size = 96, .mask = AttentionMask::causal},
+                                         Begin::aligned);
   }
 }
 
@@ -257,9 +276,10 @@ TYPED_TEST(AttentionBackwardKernel, VerySmallLogarithms) {
   using T = typename TypeParam::T;
   for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
     expect_accurate_gradients<Stream, T>(
-        {.sequences = {{21, 9}, {9, 21}}, .head_size = this->kOnTensorCores ? 64 : 16, .mask = mask, .offset = 6.0}, true);
+        {.sequences = {{21, 9}, {9, 21}}, .head_size = this->kOnTensorCores ? 64 : 16, .mask = mask, .offset = 6.0},
+        Begin::aligned);
   }
-  expect_accurate_gradients<Stream, T>({.sequences = {{20, 40}}, .head_size = 32, .dropout = 0.5, .scale = -0.6}, true);
+  expect_accurate_gradients<Stream, T>({.sequences = {{20, 40}}, .head_size = 32, .dropout = 0.5, .scale = -0.6}, Begin::aligned);
 }
 
 /// Every combination: what is skipped is not touched, what is written does not depend on the other uses, what is added to is the sum.
@@ -349,9 +369,131 @@ TYPED_TEST(AttentionBackwardKernel, NotANumberStaysInItsSequence) {
   }
 }
 
-// A list of many tiles, most of them empty, and as many sequences.
-TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
+// Probabilities that are nearly one-hot, or nearly all dropped.
+TYPED_TEST(AttentionBackwardKernel, SharpAndDropped) {
   using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  expect_accurate_gradients<Stream, T>(
+      {.sequences = {{40, 150}}, .heads = 4, .head_size = this->kOnTensorCores ? 64 : 16, .magnitude = 20.0}, Begin::aligned);
+  expect_accurate_gradients<Stream, T>({.sequences = {{20, 90}}, .head_size = 32, .dropout = 0.99}, Begin::aligned);
+}
+
+// Equal scores, and upstream gradients that are 1 in a column of their own, make each element of d_v one probability: 0 where it is dropped.
+// Queries take turns, as there are more of them than columns.
+TYPED_TEST(AttentionBackwardKernel, MasksAreThoseOfTheScalarDefinition) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 64 : 72;
+  Inputs<T> in({.sequences = {{37, 130}, {130, 40}, {16, 9}}, .heads = 2, .head_size = head_size, .dropout = 0.25});
+  for (std::int64_t t = 0; t < in.cu_q.back(); ++t) {
+    for (std::int64_t c = 0; c < in.width; ++c) in.q[at(t, c, in.q_stride)] = static_cast<T>(0.0);
+  }
+  std::int64_t kept_count = 0;
+  std::int64_t count = 0;
+  for (std::int64_t turn = 0; turn * head_size < 130; ++turn) {
+    for (std::size_t b = 0; b < in.sample.size(); ++b) {
+      for (std::int64_t t = in.cu_q[b]; t < in.cu_q[b + 1]; ++t) {
+        for (std::int64_t c = 0; c < in.width; ++c) {
+          in.d_out[at(t, c, in.width)] = static_cast<T>(t - in.cu_q[b] == turn * head_size + c % head_size ? 1.0 : 0.0);
+        }
+      }
+    }
+    add_outputs(in);
+    const auto check = [&](const Outputs& outputs) {
+      const auto& d_kv = outputs.get<T>("d_kv");
+      for (std::size_t b = 0; b < in.sample.size(); ++b) {
+        const auto [queries, keys] = in.shape.sequences[b];
+        for (std::int64_t j = 0; j < keys; ++j) {
+          for (std::int64_t c = 0; c < in.width; ++c) {
+            const std::int64_t query = turn * head_size + c % head_size;
+            const auto head = static_cast<std::uint32_t>(c / head_size);
+            const bool keeps = query < queries && kept(in.dropout(), static_cast<std::int64_t>(b), 5 * 2 + head,
+                                                       static_cast<std::uint32_t>(query), static_cast<std::uint32_t>(j));
+            const double expected = keeps ? 1.0 / (0.75 * keys) : 0.0;
+            const auto value = static_cast<double>(d_kv[at(in.cu_k[b] + j, in.v_column + c, in.kv_stride)]);
+            // Rounded as a probability, and as a result.
+            ASSERT_NEAR(value, expected, 1.01 * std::max(epsilon_of<T>(), 1e-6) * expected)
+                << b << ' ' << query << ' ' << j << ' ' << head;
+            kept_count += keeps ? 1 : 0;
+            count += query < queries ? 1 : 0;
+          }
+        }
+      }
+    };
+    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+  }
+  EXPECT_NEAR(static_cast<double>(kept_count), 0.75 * static_cast<double>(count), 0.02 * static_cast<double>(count));
+}
+
+// A sequence's results are a function of it alone: of its own rows and sample number, not of where it lies or what lies around.
+TYPED_TEST(AttentionBackwardKernel, PackingDoesNotChangeASequence) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const std::int64_t head_size = this->kOnTensorCores ? 64 : 24;
+  const Inputs<T> in =
+      make_inputs<T>({.sequences = {{29, 29}, {75, 75}, {3, 3}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
+  Inputs<T> alone({.sequences = {{75, 75}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
+  alone.sample = {in.sample[1]};
+  std::copy_n(in.q.begin() + 29 * in.q_stride, 75 * in.q_stride, alone.q.begin());
+  std::copy_n(in.kv.begin() + 29 * in.kv_stride, 75 * in.kv_stride, alone.kv.begin());
+  std::copy_n(in.d_out.begin() + 29 * in.width, 75 * in.width, alone.d_out.begin());
+  add_outputs(alone);
+  std::vector<Outputs> of_alone;
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, alone); },
+                          [&](const Outputs& outputs) { of_alone.push_back(outputs); });
+  std::size_t way = 0;
+  const auto check = [&](const Outputs& outputs) {
+    for (const Place& place : places(in)) {
+      const auto& together = outputs.get<T>(place.array);
+      const auto& expected = of_alone[way].get<T>(place.array);
+      for (std::int64_t t = 0; t < 75; ++t) {
+        for (std::int64_t c = 0; c < in.width; ++c) {
+          ASSERT_EQ(bits(together[at(29 + t, place.column + c, place.stride)]),
+                    bits(expected[at(t, place.column + c, place.stride)]))
+              << place.name << ' ' << t << ' ' << c;
+        }
+      }
+    }
+    ++way;
+  };
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+}
+
+// Scores far beyond what an exponential can take, and queries that a causal mask leaves nothing to see.
+TYPED_TEST(AttentionBackwardKernel, ExtremesStayFinite) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  const Inputs<T> in = make_inputs<T>({.sequences = {{90, 20}, {20, 20}},
+                                       .heads = 2,
+                                       .head_size = this->kOnTensorCores ? 32 : 16,
+                                       .mask = AttentionMask::causal,
+                                       .magnitude = 1e6});
+  const auto check = [&](const Outputs& outputs) {
+    for (const Place& place : places(in)) {
+      const auto& values = outputs.get<T>(place.array);
+      for (std::int64_t t = 0; t < place.rows; ++t) {
+        const bool blind = place.array == std::string("d_q") && t < 70;
+        for (std::int64_t c = 0; c < in.width; ++c) {
+          const auto value = static_cast<Plain<T>>(values[at(t, place.column + c, place.stride)]);
+          ASSERT_TRUE(blind ? value == 0 : std::isfinite(value)) << place.name << ' ' << t << ' ' << c << ": " << value;
+        }
+      }
+    }
+  };
+  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+}
+
+TYPED_TEST(AttentionBackwardKernel, ManySequencesGiveTheSameBits) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  Shape shape{.sequences = {}, .heads = 1, .head_size = this->kOnTensorCores ? 64 : 8, .dropout = 0.1};
+  for (int i = 0; i < 60; ++i) shape.sequences.push_back({1 + i * 7 % 40, 1 + i * 7 % 40});
+  shape.sequences.push_back({200, 200});
+  expect_accurate_gradients<Stream, T>(shape, Begin::aligned);
+}
+
+// A list of many tiles, most of them empty, and as many sequences. One way is enough.
+TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
   using T = typename TypeParam::T;
   Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}), .head_size = this->kOnTensorCores ? 32 : 4};
   shape.sequences[2] = {3, 2};
@@ -359,15 +501,12 @@ TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
   const Inputs<T> in = make_inputs<T>(shape);
   const Gradients<T> gradients(in);
 #ifdef LATHE_HAS_CUDA
-  if constexpr (std::is_same_v<Stream, CudaStream>) {
-    place_buffers(Placement::aligned);
-    const DeviceRuns runs;
-    gradients.expect(run(runs.stream(), in));
-    return;
-  }
+  place_buffers(Placement::aligned);
+  const DeviceRuns runs;
+  gradients.expect(run(runs.stream(), in));
+#else
+  gradients.expect(run(CpuStream{.threads = 2, .target = best_cpu_target()}, in));
 #endif
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
-                          [&](const Outputs& outputs) { gradients.expect(outputs); });
 }
 
 /// Of no rows nothing is done.
@@ -389,6 +528,20 @@ TYPED_TEST(AttentionBackwardKernel, Nothing) {
         });
   }
 }
+
+#ifdef LATHE_HAS_CUDA
+TEST(AttentionBackward, RefusesWhatItHasNoTilesFor) {
+  AttentionBackward<Bf16> args{};
+  args.use_q = Use::write;
+  args.head_size = 64;
+  args.query_tiles.rows = 128;
+  args.key_tiles.rows = 100;
+  EXPECT_THROW(attention_backward(CudaStream{}, args), std::invalid_argument);
+  args.key_tiles.rows = 128;
+  args.head_size = 257;
+  EXPECT_THROW(attention_backward(CudaStream{}, args), std::invalid_argument);
+}
+#endif
 
 }  // namespace
 }  // namespace lathe::test

@@ -147,8 +147,9 @@ TYPED_TEST(AttentionForwardKernel, AnyHeadSizeAndAlignment) {
 TYPED_TEST(AttentionForwardKernel, TensorCoresHeadSizes) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}};
-  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}};
+  // A key less than a tile has, too, and a first query that sees so many: a tile that is nearly whole needs its mask.
+  const std::vector<Lengths> mixed = {{65, 65}, {13, 13}, {1, 1}, {0, 0}, {33, 33}, {16, 16}, {63, 63}, {20, 31}};
+  const std::vector<Lengths> cross = {{70, 41}, {5, 9}, {9, 5}, {0, 4}, {3, 0}, {1, 130}, {140, 150}, {40, 102}, {40, 70}};
   for (const std::int64_t head_size : {32, 64, 96, 128}) {
     if (!this->kOnTensorCores && head_size > 32) break;
     for (const double dropout : {0.0, 0.2}) {

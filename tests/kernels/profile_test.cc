@@ -169,32 +169,31 @@ std::int64_t products_of_tiles(const Case& profiled) {
 }
 
 TEST(ProfileOfAttention, KeysAndValuesAreReadOnceATileAndBanksDontConflict) {
-  for (const std::int64_t channels : {kBaseChannels, kLargeChannels}) {
-    for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = 257, .channels = channels})) {
-      SCOPED_TRACE(profiled.kernel + " " + profiled.dtype + " " + profiled.shape_text());
-      if (!profiled.kernel.starts_with("attention_forward")) continue;
-      const std::vector<KernelProfile> kernels = profile(profiled);
-      ASSERT_EQ(kernels.size(), 1U);
-      // The tensor cores' tiles have 128 queries, the plain kernel's 32.
-      const GlobalTraffic& qkv = kernels.front().tensors.at("qkv");
-      EXPECT_EQ(qkv.read_bytes, bytes_of_tiles(profiled, profiled.dtype == "bf16" ? 128 : 32));
-      EXPECT_EQ(qkv.written_bytes, 0);
-      EXPECT_GE(sector_use(qkv), 0.95);
-      const GlobalTraffic& out = kernels.front().tensors.at("out");
-      EXPECT_EQ(out.read_bytes, 0);
-      expect_asked_once("written", out.written_bytes, profiled.operands.front().bytes, 1.0);
-      EXPECT_GE(sector_use(out), 0.95);
-      if (profiled.dtype == "bf16") {
-        EXPECT_EQ(qkv.widest, 16);
-        EXPECT_EQ(out.widest, 16);
-      }
-      std::int64_t mma = 0;
-      for (const auto& [line, counted] : kernels.front().lines) {
-        mma += counted.mma;
-        EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
-      }
-      EXPECT_EQ(mma, profiled.dtype == "bf16" ? products_of_tiles(profiled) : 0);
+  // Two heads are like any others.
+  for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = 257, .channels = 128})) {
+    SCOPED_TRACE(profiled.kernel + " " + profiled.dtype + " " + profiled.shape_text());
+    if (!profiled.kernel.starts_with("attention_forward")) continue;
+    const std::vector<KernelProfile> kernels = profile(profiled);
+    ASSERT_EQ(kernels.size(), 1U);
+    // The tensor cores' tiles have 128 queries, the plain kernel's 32.
+    const GlobalTraffic& qkv = kernels.front().tensors.at("qkv");
+    EXPECT_EQ(qkv.read_bytes, bytes_of_tiles(profiled, profiled.dtype == "bf16" ? 128 : 32));
+    EXPECT_EQ(qkv.written_bytes, 0);
+    EXPECT_GE(sector_use(qkv), 0.95);
+    const GlobalTraffic& out = kernels.front().tensors.at("out");
+    EXPECT_EQ(out.read_bytes, 0);
+    expect_asked_once("written", out.written_bytes, profiled.operands.front().bytes, 1.0);
+    EXPECT_GE(sector_use(out), 0.95);
+    if (profiled.dtype == "bf16") {
+      EXPECT_EQ(qkv.widest, 16);
+      EXPECT_EQ(out.widest, 16);
     }
+    std::int64_t mma = 0;
+    for (const auto& [line, counted] : kernels.front().lines) {
+      mma += counted.mma;
+      EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
+    }
+    EXPECT_EQ(mma, profiled.dtype == "bf16" ? products_of_tiles(profiled) : 0);
   }
 }
 

@@ -50,6 +50,28 @@ TEST(Fragments, ASwizzledTileKeepsEveryElementAndSpreadsEightRows) {
   }
 }
 
+/// For every element of the first 8 rows and 16 columns, and every step that sets bits alone.
+template <class Tile>
+void expect_moved_offsets() {
+  for (int row = 0; row < 8; ++row) {
+    for (int column = 0; column < 16; ++column) {
+      for (int rows = 0; rows < Tile::kTileRows; ++rows) {
+        for (int columns = 0; columns < Tile::kTileColumns; ++columns) {
+          if ((row & rows) != 0 || (column & columns) != 0 || column + columns >= Tile::kTileColumns) continue;
+          ASSERT_EQ(Tile::moved(Tile::offset(row, column), rows, columns), Tile::offset(row + rows, column + columns))
+              << row << " + " << rows << ", " << column << " + " << columns;
+        }
+      }
+    }
+  }
+}
+
+TEST(Fragments, AStepFromAnElementIsTheOffsetOfTheElementThere) {
+  expect_moved_offsets<device::SharedTile<Bf16, 16, 128, device::Swizzle::bytes_128>>();
+  expect_moved_offsets<device::SharedTile<Bf16, 16, 96, device::Swizzle::bytes_64>>();
+  expect_moved_offsets<device::SharedTile<Bf16, 16, 40, device::Swizzle::none>>();
+}
+
 class OnDevice : public EmulatedDevice {
  protected:
   template <class T>
