@@ -92,9 +92,11 @@ class GpuMemory : public MemorySource {
   std::span<std::byte> grow(std::int64_t bytes) override {
     const std::scoped_lock lock(budget_->mutex);
     const std::int64_t left = budget_->limit > 0 ? budget_->limit - budget_->taken : bytes + kPiece;
+    // Of little memory a small part: there is another pool, which needs some too.
+    const std::int64_t piece = budget_->limit > 0 ? std::min(kPiece, budget_->limit / 16) : kPiece;
     if (bytes > left) return {};
     // A large piece is asked for first, since pieces are never joined; where there is no room for it, what is needed.
-    for (const std::int64_t wanted : {std::min(std::max(bytes, kPiece), left), bytes}) {
+    for (const std::int64_t wanted : {std::min(std::max(bytes, piece), left), bytes}) {
       void* memory = nullptr;
       const cudaError_t status = cudaMalloc(&memory, static_cast<std::size_t>(wanted));
       if (status == cudaErrorMemoryAllocation) {

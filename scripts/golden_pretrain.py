@@ -208,7 +208,7 @@ def main():
             golden.setdefault("own", {})[str(seed)] = {steps: round(loss, 6) for steps, loss in own(arguments.inputs, seed).items()}
             print(f"seed {seed}: {golden['own'][str(seed)]}")
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+    OUTPUT.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

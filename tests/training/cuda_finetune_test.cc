@@ -69,7 +69,7 @@ TEST_F(CudaFinetune, PredictsAsTheCpuDoes) {
 }
 
 TEST_F(CudaFinetune, TooLittleMemoryIsToldBeforeARunWithWhatFits) {
-  const auto classifier = load(cuda(4 << 20), DType::bf16);
+  const auto classifier = load(cuda(5 << 18), DType::bf16);
   const LabelledSamples train = samples(*classifier);
   FinetuneSettings settings;
   settings.batch_size = 32;

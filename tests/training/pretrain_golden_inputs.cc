@@ -74,7 +74,8 @@ void write_inputs(const fs::path& data, const fs::path& folder) {
   Batches train;
   for (std::int64_t step = 0; step < lathe::GoldenPretraining::kSteps; ++step) {
     lathe::pack_masked(golden.train, order.batch(step), masking,
-                       {.seed = golden.settings.seed, .step = static_cast<std::uint32_t>(step)}, 0, lathe::WithoutChoice::least_draw, packed);
+                       {.seed = golden.settings.seed, .step = static_cast<std::uint32_t>(step)}, 0,
+                       lathe::WithoutChoice::least_draw, packed);
     train.add(packed);
   }
   train.write(folder / "batches.safetensors");
