@@ -68,7 +68,7 @@ class WordPieceModel {
   Table continuing_;   // the tokens with the continuing prefix, less the prefix
   std::size_t max_word_code_points_;
   std::size_t size_;
-  std::int32_t unknown_id_ = -1;
+  std::int32_t unknown_id_;
 };
 
 }  // namespace lathe
