@@ -52,13 +52,13 @@ WordPieceModel::WordPieceModel(const std::vector<VocabularyEntry>& vocabulary, c
     const auto length = static_cast<std::uint32_t>(token.size());
     const auto prefix_length = static_cast<std::uint32_t>(prefix.size());
     bytes_.append(token);
+    if (token == options.unknown_token) unknown_id_ = id;  // which may be empty, and then isn't among what matches
     // An empty token, and one that is the prefix alone, never matches: no word and no rest of one is empty.
     if (length > 0) insert(initial_, offset, length, id);
     if (length > prefix_length && token.starts_with(prefix)) {
       insert(continuing_, offset + prefix_length, length - prefix_length, id);
     }
   }
-  unknown_id_ = find(options.unknown_token).value_or(kNone);
   if (unknown_id_ == kNone) throw LogicError("the vocabulary lacks its unknown token " + printable(options.unknown_token));
 }
 

@@ -385,6 +385,16 @@ TEST_F(WordPiece, TokenizerJsonOf2020HasNoModelType) {
   EXPECT_EQ(encoding.ids, (Ids{2, 4, 5, 3}));
 }
 
+TEST_F(WordPiece, AnEmptyUnknownTokenIsAToken) {
+  write("tokenizer.json", R"({"version":"1.0","normalizer":null,"pre_tokenizer":{"type":"BertPreTokenizer"},
+      "post_processor":{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]},
+      "model":{"unk_token":"","continuing_subword_prefix":"##","max_input_chars_per_word":4,
+      "vocab":{"":1,"[CLS]":2,"[SEP]":3,"a":4}}})");
+  Encoding encoding;
+  WordPieceTokenizer::load(folder_.path()).encode("a b", kMaxLength, encoding);
+  EXPECT_EQ(encoding.ids, (Ids{2, 4, 1, 3}));
+}
+
 TEST_F(WordPiece, TokenizerJsonWithBertProcessingAndWithoutNormalizer) {
   write("tokenizer.json", R"({"version":"1.0","normalizer":null,"pre_tokenizer":{"type":"BertPreTokenizer"},
       "post_processor":{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]},
