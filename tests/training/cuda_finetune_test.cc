@@ -69,7 +69,7 @@ TEST_F(CudaFinetune, PredictsAsTheCpuDoes) {
 }
 
 TEST_F(CudaFinetune, TooLittleMemoryIsToldBeforeARunWithWhatFits) {
-  const auto classifier = load(cuda(4 << 20), DType::bf16);
+  const auto classifier = load(cuda(1150 << 10), DType::bf16);
   const LabelledSamples train = samples(*classifier);
   FinetuneSettings settings;
   settings.batch_size = 32;
@@ -79,6 +79,7 @@ TEST_F(CudaFinetune, TooLittleMemoryIsToldBeforeARunWithWhatFits) {
   } catch (const OutOfMemoryError& failure) {
     const std::string line = failure.what();
     EXPECT_NE(line.find("no memory for a step of 32 texts"), std::string::npos) << line;
+    RecordProperty("message", line);
     EXPECT_NE(line.find("--batch-size "), std::string::npos) << line;
     settings.batch_size = std::stoi(line.substr(line.find("--batch-size ") + 13));
   }

@@ -83,23 +83,21 @@ TEST_F(CudaStep, Bf16HasTheLossesOfTheCpuToTwoPercent) {
 
 TEST_F(CudaStep, LearnsABatchThatIsRepeated) {
   const auto same = [](std::int64_t) { return varying(0); };
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto found = losses(cuda(), dtype, same, 1e-3);
-    EXPECT_LT(found.back(), 0.9 * found.front()) << to_string(dtype);
-  }
+  const auto found = losses(cuda(), DType::bf16, same, 1e-3);
+  EXPECT_LT(found.back(), 0.9 * found.front());
 }
 
 #ifdef LATHE_EMULATED
 TEST_F(CudaStep, GivesTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   using emulation::Order;
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto expected = losses(cuda(), dtype, varying, 1e-3, 3);
+    const auto expected = losses(cuda(), dtype, varying, 1e-3, 2);
     const emulation::Settings before = emulation::settings();
     for (const Order order : {Order::reverse, Order::random}) {
       emulation::Settings other = before;
       other.threads = other.blocks = other.streams = order;
       emulation::configure(other);
-      EXPECT_EQ(losses(cuda(), dtype, varying, 1e-3, 3), expected) << to_string(dtype);
+      EXPECT_EQ(losses(cuda(), dtype, varying, 1e-3, 2), expected) << to_string(dtype);
     }
     emulation::configure(before);
   }
