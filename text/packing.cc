@@ -179,6 +179,7 @@ void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> 
   if (batch.row_token.empty()) add_row(batch, least, least_draw->stand_in);
   invert_rows(batch);
   sort_tokens(batch);
+  cut_tiles(batch);
 }
 
 void pack_sequences(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::span<const std::int32_t> labels,
