@@ -36,7 +36,7 @@ OUTPUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "
 STEPS, WARMUP, RATE = 300, 30, 1e-3
 BUDGET, PROBABILITY = 2048, 0.15
 MEASURED = (25, 300)
-SEEDS = (1, 2, 3)
+SEEDS = (1, 3)
 
 
 class Batches:
