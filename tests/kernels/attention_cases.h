@@ -147,7 +147,7 @@ struct Definition {
         const std::int64_t column = head * head_size;
         const auto seen = static_cast<std::size_t>(
             in.shape.mask == AttentionMask::causal ? std::clamp<std::int64_t>(query + 1 + keys - queries, 0, keys) : keys);
-        A& logarithm = lse[at(head, row, in.queries)];
+        A& logarithm = lse[static_cast<std::size_t>(head * in.queries + row)];
         logarithm = std::numeric_limits<A>::infinity();
         if (seen == 0) continue;
         const T* const q = in.q.data() + at(row, column, in.q_stride);
@@ -212,7 +212,7 @@ Definition<Plain<T>> plain(const Inputs<T>& in) {
 template <class Stream, class V>
 class Array {
  public:
-  explicit Array(const std::vector<V>& values) : values_(values) {}
+  explicit Array(std::vector<V> values) : values_(std::move(values)) {}
   const V* data() const { return values_.data(); }
 
  private:

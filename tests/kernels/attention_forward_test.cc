@@ -424,55 +424,72 @@ class LargeMemory {
   cudaError_t status_;
 };
 
-// Emulated, an element costs a byte of notes whether it is touched or not: 2 GiB, for a second.
-TEST(AttentionForward, RowsLieBeyondTwoThousandMillionElements) {
-  constexpr std::int64_t kStride = (std::int64_t{1} << 30U) + 8;
+/// The attention of packed sequences, one head of 64, in a QKV matrix whose rows begin `stride` elements apart.
+Outputs run_packed(CudaStream stream, const std::vector<std::int32_t>& offsets, const Bf16* qkv, std::int64_t stride) {
   constexpr std::int64_t kWidth = 64;
-  const std::int64_t row_bytes = 3 * kWidth * static_cast<std::int64_t>(sizeof(Bf16));
-  const LargeMemory memory(2 * kStride * static_cast<std::int64_t>(sizeof(Bf16)) + row_bytes + 2);
-  if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
-  const std::vector<Bf16> qkv = random_values<Bf16>(3 * 3 * kWidth, 5);
-  const Array<CudaStream, std::int32_t> offsets(std::vector<std::int32_t>{0, 3});
-  const Array<CudaStream, std::int32_t> zero(std::vector<std::int32_t>{0});
-  const DeviceRuns runs;
-  const auto outputs = [&](const Bf16* first, std::int64_t stride) {
-    DeviceBuffer<Bf16> out(3 * kWidth);
-    DeviceBuffer<float> lse(3);
-    attention_forward(
-        runs.stream(),
-        AttentionForward<Bf16>{.out = out.data(),
-                               .lse = lse.data(),
-                               .q = first,
-                               .k = first + kWidth,
-                               .v = first + 2 * kWidth,
-                               .q_stride = stride,
-                               .k_stride = stride,
-                               .v_stride = stride,
-                               .cu_q = offsets.data(),
-                               .cu_k = offsets.data(),
-                               .query_tiles = {.sequence = zero.data(), .first = zero.data(), .count = 1, .rows = kQueryTileRows},
-                               .dropout = {},
-                               .mask = AttentionMask::full,
-                               .scale = 0.125,
-                               .queries = 3,
-                               .keys = 3,
-                               .sequences = 1,
-                               .heads = 1,
-                               .head_size = kWidth});
-    Outputs results;
-    results.add("out", out.values("out"));
-    results.add("lse", lse.values("lse"));
-    return results;
+  const std::int64_t tokens = offsets.back();
+  std::vector<std::int32_t> sequence;
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) sequence.push_back(static_cast<std::int32_t>(b));
+  const Array<CudaStream, std::int32_t> cu_seqlens(offsets);
+  const Array<CudaStream, std::int32_t> tile_sequence(sequence);
+  const Array<CudaStream, std::int32_t> tile_first(std::vector<std::int32_t>(sequence.size(), 0));
+  DeviceBuffer<Bf16> out(tokens * kWidth);
+  DeviceBuffer<float> lse(tokens);
+  attention_forward(stream, AttentionForward<Bf16>{.out = out.data(),
+                                                   .lse = lse.data(),
+                                                   .q = qkv,
+                                                   .k = qkv + kWidth,
+                                                   .v = qkv + 2 * kWidth,
+                                                   .q_stride = stride,
+                                                   .k_stride = stride,
+                                                   .v_stride = stride,
+                                                   .cu_q = cu_seqlens.data(),
+                                                   .cu_k = cu_seqlens.data(),
+                                                   .query_tiles = {.sequence = tile_sequence.data(),
+                                                                   .first = tile_first.data(),
+                                                                   .count = std::ssize(sequence),
+                                                                   .rows = kQueryTileRows},
+                                                   .dropout = {},
+                                                   .mask = AttentionMask::full,
+                                                   .scale = 0.125,
+                                                   .queries = tokens,
+                                                   .keys = tokens,
+                                                   .sequences = std::ssize(sequence),
+                                                   .heads = 1,
+                                                   .head_size = kWidth});
+  Outputs results;
+  results.add("out", out.values("out"));
+  results.add("lse", lse.values("lse"));
+  return results;
+}
+
+// By the sequence's first row, by a row of a sequence, and by the step from some of a sequence's rows to the next. Emulated, an element costs a
+// byte of notes whether it is touched or not: 2 GiB, for a second.
+TEST(AttentionForward, RowsLieBeyondTwoThousandMillionElements) {
+  constexpr std::int64_t kRow = 3 * 64;
+  constexpr std::int64_t kElements = std::int64_t{1} << 31U;
+  struct Layout {
+    std::vector<std::int32_t> offsets;
+    std::int64_t stride;
   };
-  // The tensor cores, and the plain kernel.
-  for (const Placement placement : {Placement::aligned, Placement::shifted}) {
-    place_buffers(placement);
-    const DeviceBuffer<Bf16> compact(qkv);
-    auto* const first = reinterpret_cast<Bf16*>(memory.data()) + (placement == Placement::aligned ? 0 : 1);
-    for (std::int64_t t = 0; t < 3; ++t)
-      check(cudaMemcpy(first + t * kStride, qkv.data() + t * 3 * kWidth, static_cast<std::size_t>(row_bytes),
-                       cudaMemcpyHostToDevice));
-    EXPECT_EQ(outputs(compact.data(), 3 * kWidth).difference(outputs(first, kStride)), "");
+  const std::vector<Layout> layouts = {
+      {{0, 2, 3}, kElements / 2 + 8}, {{0, 3}, kElements / 2 + 8}, {{0, 17}, kElements / 16 + 8}};
+  const LargeMemory memory((kElements + 1024) * static_cast<std::int64_t>(sizeof(Bf16)));
+  if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
+  const DeviceRuns runs;
+  for (const auto& [offsets, stride] : layouts) {
+    SCOPED_TRACE(::testing::Message() << offsets.back() << " rows, " << stride << " elements apart");
+    const std::vector<Bf16> qkv = random_values<Bf16>(offsets.back() * kRow, 5);
+    // The tensor cores, and the plain kernel.
+    for (const Placement placement : {Placement::aligned, Placement::shifted}) {
+      place_buffers(placement);
+      const DeviceBuffer<Bf16> compact(qkv);
+      auto* const spread = reinterpret_cast<Bf16*>(memory.data()) + (placement == Placement::aligned ? 0 : 1);
+      for (std::int64_t t = 0; t < offsets.back(); ++t)
+        check(cudaMemcpy(spread + t * stride, qkv.data() + t * kRow, kRow * sizeof(Bf16), cudaMemcpyHostToDevice));
+      const Outputs expected = run_packed(runs.stream(), offsets, compact.data(), kRow);
+      EXPECT_EQ(expected.difference(run_packed(runs.stream(), offsets, spread, stride)), "");
+    }
   }
 }
 #endif
