@@ -121,6 +121,9 @@ inline bool kept(const AttentionDropout& dropout, std::int64_t sequence, std::ui
   return philox_value(words, 2 * ((key % 32) / 8) + key % 2) >= dropout.threshold;
 }
 
+/// What gradients are made of: the outputs and logarithms that belong to them, or those among the inputs, rounded as they are.
+enum class Saved : std::uint8_t { own, given };
+
 /// Rows without gaps: out, d_q [queries, width], d_k, d_v [keys, width], lse [heads, queries]. Rows of no sequence are 0.
 template <class A>
 struct Definition {
@@ -128,7 +131,7 @@ struct Definition {
 
   /// In plain loops and arithmetic of A. round(x) is what becomes of an intermediate matrix' element.
   template <class T, class Round>
-  Definition(const Inputs<T>& in, Round round)
+  Definition(const Inputs<T>& in, Round round, Saved saved = Saved::own)
       : out(static_cast<std::size_t>(in.queries * in.width)),
         lse(static_cast<std::size_t>(in.queries * in.shape.heads)),
         d_q(out.size()),
@@ -172,6 +175,7 @@ struct Definition {
         A sum{0};
         for (const A s : p) sum += std::exp(s - largest);
         logarithm = largest + std::log(sum);
+        const std::vector<A> scores = p;
         for (A& s : p) s = round(std::exp(s - logarithm));
         A delta{0};
         for (std::int64_t d = 0; d < head_size; ++d) {
@@ -179,9 +183,13 @@ struct Definition {
           for (std::size_t j = 0; j < seen; ++j) {
             if (keeps[j]) value += round(kept_scale * p[j]) * static_cast<A>(k(j)[in.v_column + d]);
           }
-          A& result = out[at(row, column + d, in.width)];
-          result = round(value);
-          delta += static_cast<A>(d_o[d]) * result;
+          const std::size_t place = at(row, column + d, in.width);
+          out[place] = round(value);
+          delta += static_cast<A>(d_o[d]) * (saved == Saved::own ? out[place] : static_cast<A>(in.out[place]));
+        }
+        if (saved == Saved::given) {
+          for (std::size_t j = 0; j < seen; ++j)
+            p[j] = round(std::exp(scores[j] - static_cast<A>(in.lse[at(head, row, in.queries)])));
         }
         for (std::size_t j = 0; j < seen; ++j) {
           const A d_p = round(dot(d_o, k(j) + in.v_column));
@@ -204,8 +212,8 @@ Definition<A> exact(const Inputs<T>& in) {
 }
 /// In T's own arithmetic: where T is bf16 each matrix is rounded to it, sums are in fp32.
 template <class T>
-Definition<Plain<T>> plain(const Inputs<T>& in) {
-  return {in, [](Plain<T> x) { return static_cast<Plain<T>>(static_cast<T>(x)); }};
+Definition<Plain<T>> plain(const Inputs<T>& in, Saved saved = Saved::own) {
+  return {in, [](Plain<T> x) { return static_cast<Plain<T>>(static_cast<T>(x)); }, saved};
 }
 
 /// Integers and keys where a stream's kernels can read them.

@@ -223,7 +223,6 @@ TEST(ProfileOfAttention, BackwardReadsQueriesOnceAPartAndBanksDontConflict) {
     ASSERT_EQ(kernels.size(), cut ? 3U : 2U);
     const GlobalTraffic qkv = traffic_of(kernels, "qkv");
     EXPECT_EQ(qkv.read_bytes, bytes_of_parts(profiled));
-    EXPECT_EQ(qkv.widest, 16);
     const GlobalTraffic d_out = traffic_of(kernels, "d_out");
     EXPECT_EQ(d_out.read_bytes, bytes_of_parts(profiled) - kTokens * kRow) << "with the queries, and for the statistics";
     EXPECT_EQ(traffic_of(kernels, "out").read_bytes, kTokens * kRow);
@@ -235,6 +234,9 @@ TEST(ProfileOfAttention, BackwardReadsQueriesOnceAPartAndBanksDontConflict) {
       EXPECT_EQ(traffic.atomics, 0);
     }
     for (const KernelProfile& kernel : kernels) {
+      if (kernel.tensors.contains("qkv")) {
+        EXPECT_EQ(kernel.tensors.at("qkv").widest, 16);
+      }
       for (const auto& [line, counted] : kernel.lines)
         EXPECT_EQ(counted.shared.wavefronts, counted.shared.ideal_wavefronts) << "bank conflicts at " << line;
     }
