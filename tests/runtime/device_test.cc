@@ -75,7 +75,7 @@ TEST(Device, CountsMemoryAndSaysWhatIsMissing) {
 
 TEST(Device, IsTheOnlyOneWithoutACudaBackend) {
   if (cuda_backend() != CudaBackend::none) GTEST_SKIP() << "this build has one";
-  EXPECT_EQ(Device::why_no_cuda({}), "this build has no CUDA backend");
+  EXPECT_EQ(Device::why_no_cuda({}), "this build of Lathe has no CUDA backend");
   EXPECT_THROW(Device::cuda({}), UsageError);
 }
 
