@@ -6,6 +6,17 @@ lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc
   LINKS lathe::training)
 target_compile_definitions(test_pages PRIVATE LATHE_PYTHON="${LATHE_PYTHON}")
+
+# Pre-training beside PyTorch's (scripts/golden_pretrain.py): the first steps, and where everything is tested all of them.
+lathe_test(pretrain_golden SOURCES training/pretrain_golden_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
+target_compile_definitions(test_pretrain_golden PRIVATE LATHE_GOLDEN_PRETRAIN="${CMAKE_CURRENT_SOURCE_DIR}/golden/pretrain")
+add_test(NAME pretrain_golden_whole CONFIGURATIONS Everything COMMAND test_pretrain_golden)
+set_tests_properties(pretrain_golden_whole PROPERTIES TIMEOUT 1800 ENVIRONMENT LATHE_GOLDEN_STEPS=300)
+add_executable(pretrain_golden_inputs EXCLUDE_FROM_ALL training/pretrain_golden_inputs.cc)
+target_compile_options(pretrain_golden_inputs PRIVATE ${LATHE_WARNINGS})
+target_include_directories(pretrain_golden_inputs PRIVATE ${PROJECT_SOURCE_DIR})
+target_link_libraries(pretrain_golden_inputs PRIVATE lathe_training)
+
 if(LATHE_SANITIZE)
   return()  # the sanitizers have taken malloc's place already
 endif()
