@@ -17,7 +17,7 @@ class SharedPiece {
   SharedPiece(const DeviceRef& device, std::int64_t bytes)
       : device_(*device), memory_(device->allocate(bytes)), staged_(device->stage(memory_.data(), bytes)) {}
   Tensor place(DType dtype, const Shape& shape, std::span<const std::byte> values) {
-    const Tensor tensor = Tensor::within(memory_, next_, dtype, shape);
+    Tensor tensor = Tensor::within(memory_, next_, dtype, shape);
     const auto to = staged_.subspan(static_cast<std::size_t>(next_), static_cast<std::size_t>(room(std::ssize(values))));
     std::ranges::fill(std::ranges::copy(values, to.begin()).out, to.end(), std::byte{0});
     next_ += std::ssize(to);
