@@ -18,7 +18,7 @@ template <class T>
 Tensor words_of(const DeviceRef& device, std::span<const T> values) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(std::int32_t) == 0);
   const std::span<const std::byte> bytes = std::as_bytes(values);
-  const Tensor words = Tensor::empty(device, DType::i32, Shape{static_cast<std::int64_t>(bytes.size() / sizeof(std::int32_t))});
+  Tensor words = Tensor::empty(device, DType::i32, Shape{static_cast<std::int64_t>(bytes.size() / sizeof(std::int32_t))});
   device->upload(reinterpret_cast<std::byte*>(words.data<std::int32_t>()), bytes);
   return words;
 }
