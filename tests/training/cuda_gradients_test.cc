@@ -29,7 +29,7 @@ std::vector<std::vector<float>> gradients(const DeviceRef& device, DType dtype, 
   }
   Tape tape(device);
   arena.watch(tape, Use::write);
-  const Data data = make_data();
+  const Data data = make_data(ClassToken::first);
   PackedBatch packed;
   pack_sequences(data.samples, varying(0), data.labels, 0, packed);
   round_up(packed);

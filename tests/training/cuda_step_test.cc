@@ -47,7 +47,7 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members, s
   TrainingStep step(
       arena, [&](Tape& tape, const Batch& batch) { return cross_entropy_loss(tape, model.forward(tape, batch), batch, {}); },
       way.replay);
-  const Data data = make_data();
+  const Data data = make_data(ClassToken::second);
   StepBatches batches;
   Trained trained;
   for (std::int64_t number = 0; number < steps; ++number) {
