@@ -6,12 +6,15 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "lathe/kernels/matmul_cuda_plans.h"
 #include "lathe/kernels/matmul_library.h"
+#include "lathe/kernels/matmul_timer.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/pinned_ring.h"
 
@@ -159,6 +162,22 @@ class Gpu : public CudaContext {
 
   std::string name() const override { return name_; }
   std::string matrix_products() const override { return plans_->library().name(); }
+  void tune_products() override {
+#ifdef LATHE_EMULATED
+    // What is emulated has no times, and no cache to be filled between them.
+    plans_->tune(time_on_device(stream_.get(), plans_->library(), 0));
+#else
+    plans_->tune(time_on_device(stream_.get(), plans_->library()));
+#endif
+  }
+  std::string product_table() const override { return plans_->table(); }
+  void use_product_table(std::string_view table) override {
+    try {
+      plans_->use_table(table);
+    } catch (const std::invalid_argument& failure) {
+      throw UsageError(failure.what());
+    }
+  }
   CudaStream stream() const override { return {.handle = stream_.get(), .plans = plans_.get()}; }
   std::unique_ptr<MemorySource> memory_source() override { return std::make_unique<GpuMemory>(budget_); }
   std::unique_ptr<CapturedWork> capture(const std::function<void()>& work) override {

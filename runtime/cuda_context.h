@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/memory_pool.h"
@@ -46,6 +47,9 @@ class CudaContext {
 
   virtual std::string name() const = 0;
   virtual std::string matrix_products() const = 0;
+  virtual void tune_products() = 0;
+  virtual std::string product_table() const = 0;
+  virtual void use_product_table(std::string_view table) = 0;
   virtual CudaStream stream() const = 0;
   virtual std::unique_ptr<MemorySource> memory_source() = 0;
   /// What `work` enqueues on the stream. It is left as it was where `work` throws.

@@ -87,6 +87,19 @@ CudaStream Device::cuda_stream() const {
   return cuda_->stream();
 }
 
+void Device::tune_products() {
+  if (cuda_ == nullptr) throw LogicError("the CPU was asked to time a GPU's products");
+  refuse_while_capturing("timing");
+  cuda_->tune_products();
+}
+
+std::string Device::product_table() const { return cuda_ == nullptr ? "" : cuda_->product_table(); }
+
+void Device::use_product_table(std::string_view table) {
+  if (cuda_ == nullptr) throw UsageError("a table of products is a GPU's: the CPU has none");
+  cuda_->use_product_table(table);
+}
+
 Storage Device::allocate(std::int64_t bytes) {
   MemoryPool& pool = in_step_.load(std::memory_order_relaxed) && step_memory_ != nullptr ? *step_memory_ : *memory_;
   Storage::Block* block = pool.take(bytes);

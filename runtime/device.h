@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/stream.h"
@@ -102,6 +103,15 @@ class Device : public std::enable_shared_from_this<Device> {
   std::string name() const;
   /// What multiplies matrices: "oneDNN 2.6.3", "cuBLASLt 13.1.0 on NVIDIA H200".
   std::string matrix_products() const;
+  /// On a GPU: times the library's algorithms for every matrix product that was prepared so far, and takes the fastest of each. Another run may
+  /// find others as fast, and then has other bits: product_table() goes with what is to be repeated. Waits for the device. Throws LogicError on
+  /// the CPU.
+  void tune_products();
+  /// Which algorithm computes which product, of those that were prepared, as text; empty on the CPU.
+  std::string product_table() const;
+  /// Takes the choices of a table over. Throws UsageError, and takes nothing, where it is no table, or comes from another library, version or
+  /// GPU; and on the CPU.
+  void use_product_table(std::string_view table);
   /// Where kernels run. Throws LogicError for the other kind of device.
   CpuStream cpu_stream() const;
   CudaStream cuda_stream() const;

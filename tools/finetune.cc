@@ -67,6 +67,7 @@ class RunObserver final : public FinetuneObserver {
     if (labels.size() == 2) curves_.f1_name = fmt::format("F1 of “{}”", labels.name(labels.positive()));
   }
 
+  void tuned(const std::string& table) override { write_product_table(output_, table); }
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override { progress_.advance(step, tokens); }
   void logged(const StepLog& log) override {
     log_.write(log);
@@ -238,6 +239,7 @@ int finetune_command(const FinetuneOptions& call) {
 
   const DeviceChoice device = choose_device(options.running);
   write_message(fmt::format("device: {}\n", describe(device)));
+  choose_products(options, device);
   const RunData data = read_data(options, dev_split, reading.records);
   const auto classifier = load_model(options, data.train.records, device);
   check_finite(classifier->report(), options.model, options);

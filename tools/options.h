@@ -41,6 +41,8 @@ struct TrainingOptions {
   std::int64_t log_steps = 10;
   std::int64_t micro_batch_tokens = 0;
   bool no_graphs = false;
+  bool tune = false;
+  std::optional<std::filesystem::path> product_table;
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;

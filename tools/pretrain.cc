@@ -192,6 +192,7 @@ class RunObserver final : public PretrainObserver {
     curves_.steps_per_epoch = steps.per_epoch;
   }
 
+  void tuned(const std::string& table) override { write_product_table(output_, table); }
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override { progress_.advance(step, tokens); }
   void logged(const StepLog& log) override {
     log_.write(log);
@@ -267,6 +268,7 @@ int pretrain_command(const PretrainOptions& call) {
 
   const DeviceChoice device = choose_device(options.running);
   write_message(fmt::format("device: {}\n", describe(device)));
+  choose_products(options, device);
   if (config && device.device->kind() == DeviceKind::cpu) check_memory(*config);
   const auto model = load_or_create(options, tokenizer, config, device);
   if (options.model) check_finite(model->report(), *options.model, options);

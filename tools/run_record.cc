@@ -8,6 +8,7 @@
 
 #include "lathe/runtime/error.h"
 #include "tools/terminal.h"
+#include "tools/training_setup.h"
 
 namespace lathe {
 
@@ -30,6 +31,9 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                                        {"threads", std::int64_t{device.threads}},
                                        {"instruction-set", device.instruction_set},
                                        {"allow-non-finite", options.allow_non_finite}});
+  // A replay takes what was chosen here.
+  if (options.tune) run.values.emplace_back("product-table", full_path(options.output / kProductTable));
+  if (options.product_table) run.values.emplace_back("product-table", full_path(*options.product_table));
   if (options.dev) run.values.emplace_back("dev", dev.file ? full_path(*dev.file) : *options.dev);
   run.values.emplace_back(options.max_steps > 0 ? "max-steps" : "epochs",
                           options.max_steps > 0 ? RunValue(options.max_steps) : RunValue(options.epochs));

@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "lathe/checkpoint/input_file.h"
+#include "lathe/runtime/atomic_file.h"
 #include "lathe/runtime/error.h"
 #include "tools/standard_streams.h"
 #include "tools/terminal.h"
@@ -43,6 +45,27 @@ DevSplit parse_dev(const std::optional<std::string>& dev) {
   return {.share = share, .file = std::nullopt};
 }
 
+void choose_products(const TrainingOptions& options, const DeviceChoice& device) {
+  if (!options.tune && !options.product_table) return;
+  if (device.device->kind() == DeviceKind::cpu) {
+    throw UsageError(
+        fmt::format("{} is for a GPU's matrix products, and the device is the CPU: leave it out, or use --device cuda",
+                    options.tune ? "--tune" : "--product-table"));
+  }
+  if (!options.product_table) return;
+  constexpr std::uint64_t kLargestTable = 1 << 24;
+  const std::string table = read_text_file(*options.product_table, kLargestTable);
+  try {
+    device.device->use_product_table(table);
+  } catch (const UsageError& failure) {
+    throw FormatError(*options.product_table, "", failure.what());
+  }
+}
+
+void write_product_table(const fs::path& output, const std::string& table) {
+  write_file_atomically(output / kProductTable, table);
+}
+
 TrainingSettings training_settings(const TrainingOptions& options) {
   TrainingSettings settings;
   settings.epochs = options.epochs;
@@ -54,6 +77,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.log_steps = options.log_steps;
   settings.micro_batch_tokens = options.micro_batch_tokens;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
+  settings.tune_products = options.tune;
   parse_warmup(options.warmup, settings);
   return settings;
 }

@@ -11,6 +11,7 @@
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
+#include "tools/setup.h"
 
 namespace lathe {
 
@@ -24,6 +25,13 @@ DevSplit parse_dev(const std::optional<std::string>& dev);
 
 /// The settings that `options` ask for. Throws UsageError for --warmup.
 TrainingSettings training_settings(const TrainingOptions& options);
+
+/// Takes --product-table for the device. Throws UsageError for options of a GPU's products where the device is the CPU, FileError and, for what
+/// isn't this GPU's table, FormatError.
+void choose_products(const TrainingOptions& options, const DeviceChoice& device);
+/// What --tune leaves in a run's folder.
+inline constexpr const char* kProductTable = "products.jsonl";
+void write_product_table(const std::filesystem::path& output, const std::string& table);
 
 /// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
 void check_readable_twice(std::string_view command, std::span<const std::filesystem::path> inputs);

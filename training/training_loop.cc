@@ -42,6 +42,7 @@ class Run {
   Run(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
       TrainingObserver& observer)
       : task_(task),
+        arena_(arena),
         settings_(settings),
         steps_(steps),
         observer_(observer),
@@ -55,6 +56,10 @@ class Run {
     TrainingResult result;
     result.total_steps = steps_.total;
     task_.prepare(batches_);
+    if (settings_.tune_products) {
+      arena_.device()->tune_products();
+      observer_.tuned(arena_.device()->product_table());
+    }
     clock_.resume();
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
@@ -129,6 +134,7 @@ class Run {
   }
 
   TrainingTask& task_;
+  const ParameterArena& arena_;
   const TrainingSettings& settings_;
   TrainingSteps steps_;
   TrainingObserver& observer_;

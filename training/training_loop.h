@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lathe/optim/adamw.h"
@@ -30,6 +31,8 @@ struct TrainingSettings {
   /// gradients.
   std::int64_t micro_batch_tokens = 0;
   Replay replay = Replay::graphs;
+  /// Whether a GPU's matrix products are timed before the first step, and the fastest taken, rather than what the library expects to be.
+  bool tune_products = false;
 };
 
 /// The steps that settings ask for.
@@ -68,6 +71,8 @@ class TrainingObserver {
     static_cast<void>(step), static_cast<void>(total), static_cast<void>(tokens);
   }
   virtual void logged(const StepLog& log) { static_cast<void>(log); }
+  /// Before the first step, where products were timed: what was chosen (Device::product_table).
+  virtual void tuned(const std::string& product_table) { static_cast<void>(product_table); }
 };
 
 struct TrainingResult {

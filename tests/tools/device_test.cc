@@ -45,6 +45,8 @@ TEST_F(DeviceOptionTest, WhatIsNotThereIsRefusedInOneLine) {
   expect_refused(finetune({"--device", "cuda:-1"}), {"cuda:-1"});
   expect_refused(finetune({"--device", "cuda:99"}),
                  {cuda_backend() == CudaBackend::emulated ? "GPU 99 was asked for" : reason(), "use --device cpu"});
+  expect_refused(finetune({"--tune", "--device", "cpu"}), {"--tune is for a GPU's matrix products", "use --device cuda"});
+  expect_refused(finetune({"--product-table", path("run.toml"), "--device", "cpu"}), {"--product-table is for a GPU's"});
   if (cuda_backend() != CudaBackend::emulated) {
     for (const char* device : {"cuda", "cuda:0"}) expect_refused(finetune({"--device", device}), {reason(), "use --device cpu"});
     expect_refused(finetune({"--device", "emulated"}), {"this build doesn't emulate CUDA", "cmake --preset emulated"});

@@ -1,6 +1,8 @@
 // The command on the emulated GPU: it does what it does on the CPU, and says everywhere that it was emulated.
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -171,6 +173,26 @@ TEST_F(EmulatedTest, AReplayIsEmulatedTooAndGivesTheSameBytes) {
   ASSERT_EQ(replay.status, 0) << replay.error;
   EXPECT_EQ(replay.error.find("warning"), std::string::npos) << replay.error;
   EXPECT_EQ(contents_of(folder_ / "second" / "model.safetensors"), contents_of(folder_ / "first" / "model.safetensors"));
+}
+
+// Times mean nothing here, and the emulation has one algorithm: what is shown is the way of the choices.
+TEST_F(EmulatedTest, TunedProductsAreKeptWithTheRunAndItsReplayTakesThem) {
+  const CommandResult first = finetune("model", "first", {"--device", "emulated", "--max-steps", "2", "--tune"});
+  ASSERT_EQ(first.status, 0) << first.error;
+  const std::string table = contents_of(folder_ / "first" / "products.jsonl");
+  EXPECT_NE(table.find("\"algorithm\""), std::string::npos) << table;
+  const std::string run = contents_of(folder_ / "first" / "run.toml");
+  EXPECT_NE(run.find("\nproduct-table = \"" + path("first/products.jsonl") + "\"\n"), std::string::npos) << run;
+  const CommandResult replay = lathe({"finetune", "--config", path("first/run.toml"), "--output", path("second")});
+  ASSERT_EQ(replay.status, 0) << replay.error;
+  EXPECT_EQ(contents_of(folder_ / "second" / "model.safetensors"), contents_of(folder_ / "first" / "model.safetensors"));
+
+  std::ofstream(folder_ / "other.jsonl") << "{\"matrix products\": \"another library\"}\n";
+  const CommandResult other = finetune("model", "third", {"--device", "emulated", "--product-table", path("other.jsonl")});
+  EXPECT_EQ(other.status, 2);
+  EXPECT_NE(other.error.find("other.jsonl: "), std::string::npos) << other.error;
+  EXPECT_NE(other.error.find("another library"), std::string::npos) << other.error;
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "third"));
 }
 
 TEST_F(EmulatedTest, ADryRunTellsTheGpusMemoryAndTheHosts) {

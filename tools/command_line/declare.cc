@@ -197,9 +197,10 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
       ->capture_default_str()
       ->group(kTraining);
   command
-      .add_option("--micro-batch-tokens", options.micro_batch_tokens,
-                  "tokens to compute with at once, so that a step needs less memory: a batch's gradients are added up piece by piece, "
-                  "and are the same; 0: all")
+      .add_option(
+          "--micro-batch-tokens", options.micro_batch_tokens,
+          "tokens to compute with at once, so that a step needs less memory: a batch's gradients are added up piece by piece, "
+          "and are the same; 0: all")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31))
       ->type_name("TOKENS")
       ->capture_default_str()
@@ -207,6 +208,20 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
   command
       .add_flag("--no-graphs", options.no_graphs,
                 "on a GPU, launch a step's kernels one by one instead of replaying what was captured of one")
+      ->group(kTraining);
+  CLI::Option* tune =
+      command
+          .add_flag("--tune", options.tune,
+                    "on a GPU, time the library's algorithms for the run's matrix products and take the fastest; the "
+                    "choices are kept with the run (products.jsonl)")
+          ->group(kTraining);
+  command
+      .add_option(
+          "--product-table", options.product_table,
+          "products.jsonl of an earlier run, whose choices are taken, so that it can be repeated to the bit (default: the "
+          "library's first choice)")
+      ->type_name("FILE")
+      ->excludes(tune)
       ->group(kTraining);
   command.add_option("--log-steps", options.log_steps, "steps from one line of metrics.jsonl to the next")
       ->check(CLI::Range(std::int64_t{1}, kMostSteps))
@@ -230,7 +245,8 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
   command->add_option("--train", options.train, "data to train on: .tsv, .csv, .jsonl")->required()->type_name("FILE");
   command
       ->add_option("--output", options.output,
-                   "folder to write: the model, run.toml, results.json, metrics.jsonl, report.html, curves.svg")
+                   "folder to write: the model, run.toml, results.json, metrics.jsonl, report.html, curves.svg; with --tune "
+                   "products.jsonl")
       ->required()
       ->type_name("DIR");
   command
@@ -283,7 +299,9 @@ void add_pretrain(CLI::App& app, PretrainOptions& options) {
       ->excludes(model)
       ->type_name("DIR|FILE");
   command->add_option("--train", options.train, "text to train on, one file or several")->required()->type_name("FILE");
-  command->add_option("--output", options.output, "folder to write: the model, run.toml, results.json, metrics.jsonl, curves.svg")
+  command
+      ->add_option("--output", options.output,
+                   "folder to write: the model, run.toml, results.json, metrics.jsonl, curves.svg; with --tune products.jsonl")
       ->required()
       ->type_name("DIR");
   command
