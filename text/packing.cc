@@ -131,9 +131,9 @@ std::int64_t bucket_size(std::int64_t size) {
 Bucket round_up(PackedBatch& batch) {
   const Bucket bucket = bucket_of(batch);
   const std::int64_t most = tail_length(batch.max_length);
-  constexpr std::array<std::int32_t, kLongestTail> zeros{};
+  constexpr std::array<std::int32_t, kLongestTail> kZeros{};
   for (std::int64_t missing = bucket.tokens - std::ssize(batch.token); missing > 0;) {
-    const auto tail = std::span(zeros).first(static_cast<std::size_t>(std::min(missing, most)));
+    const auto tail = std::span(kZeros).first(static_cast<std::size_t>(std::min(missing, most)));
     add_sequence(tail, tail, batch);
     missing -= std::ssize(tail);
   }

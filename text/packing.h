@@ -58,7 +58,7 @@ std::int64_t bucket_size(std::int64_t size);
 struct Bucket {
   std::int64_t tokens = 0, sequences = 0, rows = 0;  ///< T, B, R
   std::int64_t longest = 0;                          ///< S_max
-  auto operator<=>(const Bucket&) const = default;
+  auto operator<=>(const Bucket&) const = default;   // NOLINT(modernize-use-nullptr): it finds a 0 in the operator's name
 };
 
 /// Rounds a batch up to a bucket, which it returns, by content, so that nothing that reads the batch needs to know of it, and gradients are

@@ -66,7 +66,7 @@ double TokenBatches::steps_of(double epochs, double most) {
   const std::int64_t last = rest > 0.0 ? whole + 1 : whole;
   while (static_cast<std::int64_t>(first_step_.size()) <= last) enter(static_cast<std::int64_t>(first_step_.size()) - 1);
   const auto begin = static_cast<std::size_t>(whole);
-  double steps = static_cast<double>(first_step_[begin]);
+  auto steps = static_cast<double>(first_step_[begin]);
   if (rest > 0.0) steps += std::ceil(rest * static_cast<double>(first_step_[begin + 1] - first_step_[begin]));
   return steps;
 }

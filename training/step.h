@@ -46,7 +46,7 @@ class TrainingStep {
   struct Key {
     Bucket bucket;
     Use first;
-    auto operator<=>(const Key&) const = default;
+    auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): as in Bucket
   };
   struct Captured {
     BatchMemory memory;
