@@ -189,7 +189,7 @@ struct Definition {
         }
         if (saved == Saved::given) {
           for (std::size_t j = 0; j < seen; ++j)
-            p[j] = round(std::exp(scores[j] - static_cast<A>(in.lse[at(head, row, in.queries)])));
+            p[j] = round(std::exp(scores[j] - static_cast<A>(in.lse[static_cast<std::size_t>(head * in.queries + row)])));
         }
         for (std::size_t j = 0; j < seen; ++j) {
           const A d_p = round(dot(d_o, k(j) + in.v_column));
