@@ -67,7 +67,8 @@ TEST_F(DocumentsTest, WhatIsNoTextIsRefusedWithItsLine) {
   EXPECT_NE(refusal("").find("text.txt, line 1: the file has no text"), std::string::npos) << refusal("");
   EXPECT_NE(refusal("\n \n").find("the file has no text"), std::string::npos);
   EXPECT_NE(refusal("good\n\ncaf\xE9\n").find("text.txt, line 3: is not UTF-8"), std::string::npos) << refusal("caf\xE9");
-  EXPECT_NE(refusal("\xFF\xFEg\0o\0").find("UTF-16"), std::string::npos) << refusal("\xFF\xFEg\0o\0");
+  const std::string wide({'\xFF', '\xFE', 'g', '\0', 'o', '\0'});
+  EXPECT_NE(refusal(wide).find("UTF-16"), std::string::npos) << refusal(wide);
   EXPECT_THROW(read_documents(std::vector{folder_ / "absent.txt"}), FileError);
 }
 

@@ -74,7 +74,7 @@ TEST_F(MaskingTest, SharesAreAsAskedAndSpecialTokensAreNeverChosen) {
     ++drawn.at(static_cast<std::size_t>(batch.token[token]));
   }
   const auto rows = static_cast<std::int64_t>(batch.row_token.size());
-  constexpr std::int64_t kWords = 400 * 254;
+  constexpr std::int64_t kWords = std::int64_t{400} * 254;
   expect_share(rows, 0.15, kWords);
   expect_share(masked, 0.8 + 0.1 / 20, rows);
   expect_share(kept, 0.1 + 0.1 / 20, rows);
@@ -96,7 +96,7 @@ TEST_F(MaskingTest, SharesAreAsAskedAndSpecialTokensAreNeverChosen) {
 TEST_F(MaskingTest, MasksAreAFunctionOfSeedStepSampleAndPosition) {
   const TokenizedSamples samples = words(8, 60);
   const Masking masking(tokenizer(), 0.15);
-  const auto tokens = [&](const List& members, RandomKey key, std::uint32_t first) {
+  const auto tokens = [&](const List& members, RandomKey key, std::int32_t first) {
     PackedBatch batch;
     pack_masked(samples, members, masking, key, first, WithoutChoice::least_draw, batch);
     return batch.token;

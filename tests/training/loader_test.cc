@@ -73,7 +73,7 @@ TEST(TokenBatches, AnEpochHoldsEverySampleOnceInBatchesThatFit) {
     } while (!batches.ends_epoch(step));
     EXPECT_EQ(batches.epochs_at(step), epoch + 1);
     std::vector<std::int32_t> expected;
-    for (std::int64_t i = 0; i < 200; ++i) expected.push_back(order.batch(200 * epoch + i).front());
+    for (std::int64_t i = 0; i < 200; ++i) expected.push_back(order.batch(std::int64_t{200} * epoch + i).front());
     EXPECT_EQ(seen, expected) << "in SampleOrder's order";
     if (epoch == 0) {
       EXPECT_EQ(step, batches.first_epoch_steps());

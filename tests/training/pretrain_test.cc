@@ -64,7 +64,7 @@ class PretrainTest : public testing::Test {
     settings_.epochs = 6;
     settings_.log_steps = 5;
   }
-  DeviceRef device(int threads = 2) const { return Device::cpu({.threads = threads, .target = {}, .reserved_bytes = 1 << 28}); }
+  static DeviceRef device(int threads = 2) { return Device::cpu({.threads = threads, .target = {}, .reserved_bytes = 1 << 28}); }
   WordPieceTokenizer tokenizer() const { return WordPieceTokenizer::load(folder_ / "model"); }
   std::unique_ptr<MaskedLm> create(int threads = 2, std::uint32_t seed = 1) const {
     BertConfig config;
