@@ -31,7 +31,8 @@ for library in libc6 libstdc++6 libgcc-s1 libgomp1 libfmt libutf8proc; do
 done
 
 dpkg-deb --extract "$deb" "$WORK/deb/root"
-"$WORK/deb/root/usr/bin/lathe" --version | grep -qF "lathe $VERSION" || { echo "the command in the package does not run"; failed=1; }
+# No `| grep -q`: it stops reading at its match, and the writer's broken pipe would count as a failure.
+grep -qF "lathe $VERSION" <<<"$("$WORK/deb/root/usr/bin/lathe" --version)" || { echo "the command in the package does not run"; failed=1; }
 for path in usr/include/lathe/runtime/error.h usr/include/lathe/version.h usr/share/doc/lathe/copyright; do
   [ -e "$WORK/deb/root/$path" ] || { echo "$path is not in the package"; failed=1; }
 done
@@ -39,7 +40,8 @@ done
 unreadable=$(find "$WORK/deb/root" -type f ! -perm -444)
 [ -z "$unreadable" ] || { echo "not everybody may read: $unreadable"; failed=1; }
 if [ "$KIND" = shared ]; then
-  dpkg-deb --ctrl-tarfile "$deb" | tar -t | grep -q shlibs || { echo "the package does not say what its shared library is called"; failed=1; }
+  control=$(dpkg-deb --ctrl-tarfile "$deb" | tar -t)
+  grep -q shlibs <<<"$control" || { echo "the package does not say what its shared library is called"; failed=1; }
 fi
 dpkg-deb --field "$deb" Package Version Depends Installed-Size
 rm -rf "$WORK/deb"

@@ -9,7 +9,7 @@ refused() {
   if "$CMAKE" -S "$SOURCE" -B "$WORK/options" -G "$GENERATOR" -DCMAKE_CXX_COMPILER="$CXX" "$1" >"$WORK/options.log" 2>&1; then
     echo "$1 was accepted"
     failed=1
-  elif ! tr -s ' \n' '  ' <"$WORK/options.log" | grep -qF "$2" || [ "$(grep -c 'CMake Error' "$WORK/options.log")" -ne 1 ]; then
+  elif ! grep -qF "$2" <<<"$(tr -s ' \n' '  ' <"$WORK/options.log")" || [ "$(grep -c 'CMake Error' "$WORK/options.log")" -ne 1 ]; then
     echo "$1 should have said, once: $2"
     cat "$WORK/options.log"
     failed=1
