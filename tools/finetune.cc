@@ -14,6 +14,7 @@
 #include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
+#include "tools/launch.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
 #include "tools/run_file.h"
@@ -223,6 +224,7 @@ void print_scores(const RunResults& results) {
 }  // namespace
 
 int finetune_command(const FinetuneOptions& call) {
+  check_launch();
   FinetuneOptions options = call;
   options.model = find_model(call.model, hub_cache_folder());
   const DevSplit dev_split = parse_dev(options.dev);

@@ -19,6 +19,7 @@
 #include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
+#include "tools/launch.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
 #include "tools/run_file.h"
@@ -243,6 +244,7 @@ RunSection settings_section(const PretrainOptions& options, const DevSplit& dev,
 }  // namespace
 
 int pretrain_command(const PretrainOptions& call) {
+  check_launch();
   PretrainOptions options = call;
   check_start(options);
   if (options.model) options.model = find_model(*call.model, hub_cache_folder());

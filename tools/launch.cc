@@ -1,0 +1,53 @@
+#include "tools/launch.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <string_view>
+
+#include "lathe/runtime/error.h"
+
+namespace lathe {
+namespace {
+
+struct Announcement {
+  const char* variable;
+  std::string_view launcher;
+};
+// Open MPI's mpirun; the PMI of MPICH and its kin, and of srun; srun, whose step it counts.
+constexpr std::array<Announcement, 3> kAnnouncements = {{{.variable = "OMPI_COMM_WORLD_SIZE", .launcher = "mpirun"},
+                                                         {.variable = "PMI_SIZE", .launcher = "mpiexec"},
+                                                         {.variable = "SLURM_STEP_NUM_TASKS", .launcher = "srun"}}};
+
+std::optional<std::int64_t> number_of(const char* variable) {
+  const char* value = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nothing here sets variables
+  if (value == nullptr) return std::nullopt;
+  const std::string_view text(value);
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+std::optional<Launch> announced_launch() {
+  for (const auto& [variable, launcher] : kAnnouncements) {
+    if (const auto tasks = number_of(variable); tasks && *tasks > 1)
+      return Launch{.launcher = std::string(launcher), .variable = variable, .tasks = *tasks};
+  }
+  return std::nullopt;
+}
+
+void check_launch() {
+  const auto launch = announced_launch();
+  if (!launch) return;
+  throw UsageError(
+      fmt::format("{} announces {} processes ({}={}), and this build of lathe trains in one: each would train alone and write "
+                  "to the same --output; start lathe without {}",
+                  launch->launcher, launch->tasks, launch->variable, launch->tasks, launch->launcher));
+}
+
+}  // namespace lathe
