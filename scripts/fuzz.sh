@@ -33,7 +33,7 @@ for name in "${names[@]}"; do
   log=$build/logs/$name.log
   # Tokenizing takes time with each character, and nothing in it depends on many.
   longest=2048
-  [ "$name" != wordpiece ] || longest=512
+  case "$name" in documents | wordpiece) longest=512 ;; esac
   mkdir -p "$build/grown/$name"
   verdict="no findings"
   started=$SECONDS

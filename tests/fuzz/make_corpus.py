@@ -128,6 +128,16 @@ def records():
     yield "macintosh", "a@text\tlabel\ra\t1\r"
 
 
+def documents():
+    yield "two", "One line.\nAnother.\n\nA second document\n"
+    yield "crlf", "\ufeffa b\r\n\r\n \t\r\nab\r"
+    yield "special", "[CLS] [SEP]\n[MASK]\n\na [MASK] \u4e2d"
+    yield "long", "ab a b . 1 " * 40 + "\n\n\n" + "a" * 101
+    yield "empty", "\n \n\t\n"
+    yield "invalid", b"a\n\n\xc3\nb"
+    yield "utf16", b"\xff\xfea\0"
+
+
 def toml():
     yield "run", ('# A run.\n\n[run]\nmodel = "/models/bert"\nepochs = 3\nlr = 5e-05\nwarmup = 0.1\namp = true\ntext = "a \\"b\\" \\u0001"\n'
                   '\n[data]\ntrain = "fnv1a64:0123456789abcdef"\n')
@@ -149,7 +159,7 @@ def wordpiece():
 
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus"
-    for target in (config, records, safetensors, tokenizer, tokenizer_config, toml, vocabulary, wordpiece):
+    for target in (config, documents, records, safetensors, tokenizer, tokenizer_config, toml, vocabulary, wordpiece):
         place = folder / target.__name__
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
