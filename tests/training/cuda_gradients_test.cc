@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,16 @@
 namespace lathe {
 namespace {
 
+/// The sizes that a batch is given to the device in.
+enum class Sizes : std::uint8_t { exact, bucket };
+
+struct Gradients {
+  std::vector<std::string> names;
+  std::vector<std::vector<float>> values;
+};
+
 /// The gradients of one step by parameter, in fp32.
-std::vector<std::vector<float>> gradients(const DeviceRef& device, DType dtype, std::vector<std::string>& names) {
+Gradients gradients(const DeviceRef& device, DType dtype, std::int64_t step = 0, Sizes sizes = Sizes::bucket) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
   const ParameterArena arena(device, dtype, parameters);
@@ -31,37 +40,38 @@ std::vector<std::vector<float>> gradients(const DeviceRef& device, DType dtype, 
   arena.watch(tape, Use::write);
   const Data data = make_data(ClassToken::first);
   PackedBatch packed;
-  pack_sequences(data.samples, varying(0), data.labels, 0, packed);
-  round_up(packed);
-  const RandomKey key{.seed = 7, .step = 0};
+  pack_sequences(data.samples, varying(step), data.labels, 0, packed);
+  if (sizes == Sizes::bucket) {
+    const std::size_t tokens = packed.token.size();
+    round_up(packed);
+    EXPECT_GT(packed.token.size(), tokens) << "nothing to round up";
+  }
+  const RandomKey key{.seed = 7, .step = static_cast<std::uint32_t>(step)};
   const Batch batch = upload(device, dtype, packed, {.random_key = &key, .loss_denominator = 6.0});
   tape.backward(cross_entropy_loss(tape, model.forward(tape, batch), batch, {}));
-  std::vector<std::vector<float>> found;
-  names.clear();
+  Gradients found;
   for (const Parameter& parameter : parameters.all()) {
-    found.emplace_back(static_cast<std::size_t>(parameter.shape.size()));
-    parameter.gradient.copy_to<float>(found.back());
-    names.push_back(parameter.name);
+    found.values.emplace_back(static_cast<std::size_t>(parameter.shape.size()));
+    parameter.gradient.copy_to<float>(found.values.back());
+    found.names.push_back(parameter.name);
   }
   return found;
 }
 
 /// |a - b| and |b| by parameter: expects the first to be at most `tolerance` of the second, or of a ten-thousandth of all gradients'.
-void expect_same_gradients(DType dtype, const DeviceRef& device, const DeviceRef& reference, double tolerance) {
-  std::vector<std::string> names;
-  const auto expected = gradients(reference, DType::f32, names);
-  const auto actual = gradients(device, dtype, names);
+void expect_same(const Gradients& actual, const Gradients& expected, double tolerance) {
   const auto norm = [](const std::vector<float>& a, const std::vector<float>& b) {
     double sum = 0.0;
     for (std::size_t i = 0; i < a.size(); ++i) sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
     return std::sqrt(sum);
   };
   double all = 0.0;
-  for (const auto& gradient : expected) all = std::hypot(all, norm(gradient, std::vector<float>(gradient.size())));
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double length = norm(expected[i], std::vector<float>(expected[i].size()));
-    const double distance = norm(actual[i], expected[i]);
-    EXPECT_LE(distance, tolerance * std::max(length, 1e-4 * all)) << names[i] << " of norm " << length;
+  for (const auto& gradient : expected.values) all = std::hypot(all, norm(gradient, std::vector<float>(gradient.size())));
+  EXPECT_GT(all, 0.0);
+  for (std::size_t i = 0; i < expected.values.size(); ++i) {
+    const double length = norm(expected.values[i], std::vector<float>(expected.values[i].size()));
+    const double distance = norm(actual.values[i], expected.values[i]);
+    EXPECT_LE(distance, tolerance * std::max(length, 1e-4 * all)) << expected.names[i] << " of norm " << length;
   }
 }
 
@@ -69,8 +79,16 @@ DeviceRef cpu() { return Device::cpu({.threads = 2, .target = {}, .reserved_byte
 DeviceRef cuda() { return Device::cuda({}); }
 
 TEST(CudaGradients, AreTheCpusButForRounding) {
-  expect_same_gradients(DType::f32, cuda(), cpu(), 1e-4);
-  expect_same_gradients(DType::bf16, cuda(), cpu(), 0.04);
+  const Gradients expected = gradients(cpu(), DType::f32);
+  expect_same(gradients(cuda(), DType::f32), expected, 1e-4);
+  expect_same(gradients(cuda(), DType::bf16), expected, 0.04);
+}
+
+TEST(CudaGradients, OfABucketAreThoseOfTheExactBatch) {
+  for (const std::int64_t step : {0, 1, 2}) {
+    SCOPED_TRACE(step);
+    expect_same(gradients(cuda(), DType::f32, step, Sizes::bucket), gradients(cuda(), DType::f32, step, Sizes::exact), 1e-6);
+  }
 }
 
 }  // namespace
