@@ -417,6 +417,18 @@ TYPED_TEST(AttentionBackwardKernel, Nothing) {
   }
 }
 
+TEST(AttentionBackward, NoLengthHasMoreThanEightSplits) {
+  for (std::int64_t longest = 0; longest <= 70'000; ++longest) {
+    const std::int64_t rows = attention_key_tile_rows(longest);
+    ASSERT_EQ(rows % kAttentionPartKeys, 0) << longest;
+    ASSERT_LE(attention_splits(longest, rows), 8) << longest;
+    ASSERT_GE(attention_splits(longest, rows) * rows, longest);
+    if (longest <= 2 * kAttentionPartKeys) {
+      ASSERT_EQ(attention_splits(longest, rows), 1) << longest;
+    }
+  }
+}
+
 #ifdef LATHE_HAS_CUDA
 TEST(AttentionBackward, RefusesWhatItHasNoTilesFor) {
   AttentionBackward<Bf16> args{};

@@ -72,7 +72,7 @@ std::vector<Shape> shapes_of_pairs() {
         if (kOnGpu || head_size == head_sizes.front() || of_two)
           shapes.push_back({.sequences = pairs_of_lengths(), .head_size = head_size, .mask = mask, .dropout = dropout});
       }
-      // The definition takes half a minute for one of these.
+      // The definition takes some seconds for one of these.
       if (kOnGpu && head_size == 64)
         shapes.push_back({.sequences = {{4096, 4096}}, .head_size = head_size, .mask = mask, .dropout = 0.1});
     }

@@ -4,19 +4,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "lathe/layers/bert.h"
 #include "lathe/runtime/tape.h"
+#include "lathe/training/training_loop.h"
 #include "lathe/training/upload.h"
 #include "tests/training/tiny_bert.h"
 
 namespace lathe {
 namespace {
 
-/// The sizes that a batch is given to the device in.
-enum class Sizes : std::uint8_t { exact, bucket };
+/// How a batch is given to the device.
+enum class Given : std::uint8_t { exactly, in_its_bucket, in_micro_batches };
 
 struct Gradients {
   std::vector<std::string> names;
@@ -24,7 +26,7 @@ struct Gradients {
 };
 
 /// The gradients of one step by parameter, in fp32.
-Gradients gradients(const DeviceRef& device, DType dtype, std::int64_t step = 0, Sizes sizes = Sizes::bucket) {
+Gradients gradients(const DeviceRef& device, DType dtype, std::int64_t step = 0, Given given = Given::in_its_bucket) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
   const ParameterArena arena(device, dtype, parameters);
@@ -36,19 +38,27 @@ Gradients gradients(const DeviceRef& device, DType dtype, std::int64_t step = 0,
     for (float& value : values) value = static_cast<float>(Bf16(value));
     set_values(parameter, values);
   }
-  Tape tape(device);
-  arena.watch(tape, Use::write);
   const Data data = make_data(ClassToken::first);
-  PackedBatch packed;
-  pack_sequences(data.samples, varying(step), data.labels, 0, packed);
-  if (sizes == Sizes::bucket) {
-    const std::size_t tokens = packed.token.size();
-    round_up(packed);
-    EXPECT_GT(packed.token.size(), tokens) << "nothing to round up";
-  }
   const RandomKey key{.seed = 7, .step = static_cast<std::uint32_t>(step)};
-  const Batch batch = upload(device, dtype, packed, {.random_key = &key, .loss_denominator = 6.0});
-  tape.backward(cross_entropy_loss(tape, model.forward(tape, batch), batch, {}));
+  Use use = Use::write;
+  int parts = 0;
+  const auto add_part = [&](std::span<const std::int32_t> members, std::int32_t first) {
+    PackedBatch packed;
+    pack_sequences(data.samples, members, data.labels, first, packed);
+    if (given != Given::exactly) {
+      const std::size_t tokens = packed.token.size();
+      round_up(packed);
+      EXPECT_TRUE(given != Given::in_its_bucket || packed.token.size() > tokens) << "nothing to round up";
+    }
+    Tape tape(device);
+    arena.watch(tape, use);
+    const Batch batch = upload(device, dtype, packed, {.random_key = &key, .loss_denominator = 6.0});
+    tape.backward(cross_entropy_loss(tape, model.forward(tape, batch), batch, {}));
+    use = Use::add;
+    ++parts;
+  };
+  for_each_part(data.samples, varying(step), given == Given::in_micro_batches ? 50 : 0, add_part);
+  EXPECT_EQ(parts > 1, given == Given::in_micro_batches);
   Gradients found;
   for (const Parameter& parameter : parameters.all()) {
     found.values.emplace_back(static_cast<std::size_t>(parameter.shape.size()));
@@ -87,8 +97,12 @@ TEST(CudaGradients, AreTheCpusButForRounding) {
 TEST(CudaGradients, OfABucketAreThoseOfTheExactBatch) {
   for (const std::int64_t step : {0, 1, 2}) {
     SCOPED_TRACE(step);
-    expect_same(gradients(cuda(), DType::f32, step, Sizes::bucket), gradients(cuda(), DType::f32, step, Sizes::exact), 1e-6);
+    expect_same(gradients(cuda(), DType::f32, step), gradients(cuda(), DType::f32, step, Given::exactly), 1e-6);
   }
+}
+
+TEST(CudaGradients, OfMicroBatchesAreThoseOfTheBatch) {
+  expect_same(gradients(cuda(), DType::f32, 0, Given::in_micro_batches), gradients(cuda(), DType::f32), 1e-6);
 }
 
 }  // namespace
