@@ -50,11 +50,11 @@ template <class Stream, class T>
 class Operands {
  public:
   explicit Operands(const Inputs<T>& in)
-      : in_(in),
-        q(in.q),
+      : q(in.q),
         kv(in.kv),
         cu_q(in.cu_q),
         cu_k(in.cu_k),
+        in_(in),
         query_sequence_(in.query_sequence),
         query_first_(in.query_first),
         sample_(in.sample),
@@ -72,14 +72,11 @@ class Operands {
     return dropout;
   }
 
- private:
-  const Inputs<T>& in_;
-
- public:
   const Buffer<T, Stream> q, kv;
   const Array<Stream, std::int32_t> cu_q, cu_k;
 
  private:
+  const Inputs<T>& in_;
   Array<Stream, std::int32_t> query_sequence_, query_first_, sample_;
   Array<Stream, RandomKey> key_;
 };
