@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Reads what nvcc made of the kernels: registers, memory, occupancy and the instructions that touch memory.
 
-usage: scripts/machine_code.py [--json | --check] [OBJECT...]   (default: the kernels of build/cuda)
+usage: scripts/machine_code.py [--json | --check | --loops] [OBJECT...]   (default: the kernels of build/cuda)
 
-A line for each kernel and architecture; --json for programs. --check instead names what no kernel of Lathe may have: local
+A line for each kernel and architecture; --json for programs. --loops instead counts the instructions of each innermost loop that multiplies
+on tensor cores, and how many of them each branch within it jumps over. --check instead names what no kernel of Lathe may have: local
 memory and spilled registers (but what LOCAL allows, which is listed), and 16-byte kernels without 16-byte loads and stores of global
 memory (but those of NARROW). Exit status: 0; 1 where --check found something; 2 for a misuse.
 """
@@ -118,6 +119,42 @@ def instructions(text):
     return found
 
 
+def product_loops(text):
+    """(architecture, mangled name, instructions by name, instructions that each forward branch jumps over) of each innermost loop with HMMA, from
+    cuobjdump -sass."""
+    kernels, architecture, code = [], None, None
+    for line in text.splitlines():
+        if match := re.match(r"arch = (\S+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s*Function : (\S+)", line):
+            code = []
+            kernels.append((architecture, match[1], code))
+        elif code is not None and (match := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", line)):
+            code.append((int(match[1], 16), match[2].split()))
+    for architecture, name, code in kernels:
+        branches = [(at, int(words[-1], 16)) for at, words in code if words[0] == "BRA" and words[-1].startswith("0x")]
+        loops = [(to, at) for at, to in branches if to < at]
+        for first, last in loops:
+            if any((first, last) != (a, b) and first <= a and b <= last for a, b in loops):
+                continue
+            counts = collections.Counter(words[0].split(".")[0] for at, words in code if first <= at <= last)
+            if counts["HMMA"]:
+                skipped = [sum(at < other < to for other, _ in code) for at, to in branches if first <= at < to <= last]
+                yield architecture, name, counts, skipped
+
+
+def loop_lines(objects):
+    """A line for each loop of product_loops()."""
+    environment = tools()
+    loops = [loop for path in objects for loop in product_loops(output(["cuobjdump", "-sass", path], environment))]
+    names = demangled(sorted({name for _, name, _, _ in loops}))
+    yield "| Kernel | | Instructions | HMMA | LDSM | MUFU | Jumped over by branches |"
+    yield "|---|---|---|---|---|---|---|"
+    for architecture, name, counts, skipped in sorted(loops, key=lambda loop: (names[loop[1]], loop[0])):
+        numbers = " | ".join(str(counts[operation]) for operation in ("HMMA", "LDSM", "MUFU"))
+        yield f"| {names[name]} | {architecture} | {counts.total()} | {numbers} | {', '.join(map(str, skipped)) or 'none'} |"
+
+
 def threads_of(objects, environment):
     """Mangled name -> threads of a block, from the PTX, which states __launch_bounds__."""
     found = {}
@@ -200,12 +237,16 @@ def main(arguments):
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all numbers, for programs")
     form.add_argument("--check", action="store_true", help="what breaks a rule, and nothing else")
+    form.add_argument("--loops", action="store_true", help="instructions of the loops that multiply on tensor cores")
     parser.add_argument("objects", nargs="*", type=pathlib.Path, help="default: the kernels of build/cuda")
     options = parser.parse_args(arguments)
     objects = options.objects or sorted((ROOT / "build/cuda/kernels/CMakeFiles/lathe_kernels.dir").glob("*.cu.o"))
     try:
         if not objects:
             raise Misuse("build/cuda has no kernels: cmake --preset cuda && cmake --build --preset cuda")
+        if options.loops:
+            print("\n".join(loop_lines([str(path) for path in objects])))
+            return 0
         kernels = collect([str(path) for path in objects])
     except Misuse as misuse:
         print(f"machine_code: {misuse}", file=sys.stderr)

@@ -26,6 +26,11 @@ __device__ __forceinline__ int visible_keys(AttentionMask mask, const SequenceRo
   return min(max(query + 1 + rows.keys - rows.queries, 0), rows.keys);
 }
 
+/// The first query that sees the key.
+__device__ __forceinline__ int first_viewer(AttentionMask mask, const SequenceRows& rows, int key) {
+  return mask == AttentionMask::full ? 0 : max(key - (rows.keys - rows.queries), 0);
+}
+
 /// Scores of keys that a query doesn't see become -inf. `visible`: for each of the thread's rows, visible keys less the part's first key.
 template <int kM, int kN>
 __device__ __forceinline__ void hide(Accumulators<kM, kN>& scores, const int (&visible)[2 * kM]) {

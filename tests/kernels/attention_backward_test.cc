@@ -14,115 +14,17 @@
 
 #include "lathe/kernels/attention.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/attention_runs.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace lathe::test {
 namespace {
-
-/// Gives the inputs the outputs and logarithms of the definition.
-template <class T>
-void add_outputs(Inputs<T>& in) {
-  const auto forward = exact<Reference<T>>(in);
-  const auto nan = std::numeric_limits<Plain<T>>::quiet_NaN();
-  in.out.clear();
-  in.lse.clear();
-  for (std::size_t i = 0; i < forward.out.size(); ++i) {
-    const bool unused = static_cast<std::int64_t>(i) >= in.cu_q.back() * in.width;
-    in.out.push_back(static_cast<T>(unused ? nan : static_cast<Plain<T>>(forward.out[i])));
-  }
-  for (std::size_t i = 0; i < forward.lse.size(); ++i) {
-    const bool unused = static_cast<std::int64_t>(i) % in.queries >= in.cu_q.back();
-    in.lse.push_back(static_cast<Accumulator<T>>(unused ? nan : static_cast<Plain<T>>(forward.lse[i])));
-  }
-}
 
 template <class T>
 Inputs<T> make_inputs(const Shape& shape) {
   Inputs<T> in(shape);
   add_outputs(in);
   return in;
-}
-
-/// AttentionBackward::splits.
-template <class T>
-std::int64_t splits_of(const Inputs<T>& in) {
-  std::int64_t longest = 0;
-  for (const Lengths s : in.shape.sequences) longest = std::max<std::int64_t>(longest, s.keys);
-  return attention_splits(longest, in.shape.key_tile_rows);
-}
-
-struct Uses {
-  Use q = Use::write;
-  Use k = Use::write;
-  Use v = Use::write;
-};
-
-/// Runs the kernel on destinations in which there is `before`; "d_q" has rows of q_stride and "d_kv" of kv_stride.
-template <class Stream, class T>
-Outputs run(Stream stream, const Inputs<T>& in, Uses uses = {}, Plain<T> before = std::numeric_limits<Plain<T>>::quiet_NaN()) {
-  const Buffer<T, Stream> q(in.q);
-  const Buffer<T, Stream> kv(in.kv);
-  const Buffer<T, Stream> d_out(in.d_out);
-  const Buffer<T, Stream> out(in.out);
-  const Buffer<Accumulator<T>, Stream> lse(in.lse);
-  const Array<Stream, std::int32_t> cu_q(in.cu_q);
-  const Array<Stream, std::int32_t> cu_k(in.cu_k);
-  const Array<Stream, std::int32_t> query_sequence(in.query_sequence);
-  const Array<Stream, std::int32_t> query_first(in.query_first);
-  const Array<Stream, std::int32_t> key_sequence(in.key_sequence);
-  const Array<Stream, std::int32_t> key_first(in.key_first);
-  const Array<Stream, std::int32_t> sample(in.sample);
-  const Array<Stream, RandomKey> key(std::vector<RandomKey>{in.key});
-  Buffer<T, Stream> d_q(std::vector<T>(in.q.size(), static_cast<T>(before)));
-  Buffer<T, Stream> d_kv(std::vector<T>(in.kv.size(), static_cast<T>(before)));
-  Workspace<Stream> workspace(
-      attention_backward_workspace<T>(in.queries, in.shape.heads, in.shape.head_size, in.shape.key_tile_rows, splits_of(in)));
-  AttentionDropout dropout = in.dropout();
-  dropout.key = dropout.threshold == 0 ? nullptr : key.data();
-  dropout.sample = dropout.threshold == 0 ? nullptr : sample.data();
-  attention_backward(stream, AttentionBackward<T>{.d_q = uses.q == Use::skip ? nullptr : d_q.data(),
-                                                  .use_q = uses.q,
-                                                  .d_k = uses.k == Use::skip ? nullptr : d_kv.data(),
-                                                  .use_k = uses.k,
-                                                  .d_v = uses.v == Use::skip ? nullptr : d_kv.data() + in.v_column,
-                                                  .use_v = uses.v,
-                                                  .d_q_stride = in.q_stride,
-                                                  .d_k_stride = in.kv_stride,
-                                                  .d_v_stride = in.kv_stride,
-                                                  .d_out = d_out.data(),
-                                                  .out = out.data(),
-                                                  .lse = lse.data(),
-                                                  .q = q.data(),
-                                                  .k = kv.data(),
-                                                  .v = kv.data() + in.v_column,
-                                                  .q_stride = in.q_stride,
-                                                  .k_stride = in.kv_stride,
-                                                  .v_stride = in.kv_stride,
-                                                  .cu_q = cu_q.data(),
-                                                  .cu_k = cu_k.data(),
-                                                  .query_tiles = {.sequence = query_sequence.data(),
-                                                                  .first = query_first.data(),
-                                                                  .count = std::ssize(in.query_first),
-                                                                  .rows = kQueryTileRows},
-                                                  .key_tiles = {.sequence = key_sequence.data(),
-                                                                .first = key_first.data(),
-                                                                .count = std::ssize(in.key_first),
-                                                                .rows = in.shape.key_tile_rows},
-                                                  .splits = splits_of(in),
-                                                  .dropout = dropout,
-                                                  .mask = in.shape.mask,
-                                                  .scale = in.scale,
-                                                  .workspace = workspace.data(),
-                                                  .queries = in.queries,
-                                                  .keys = in.keys,
-                                                  .sequences = in.sequences(),
-                                                  .heads = in.shape.heads,
-                                                  .head_size = in.shape.head_size});
-  workspace.expect_intact();
-  Outputs outputs;
-  outputs.add("d_q", d_q.values("d_q"));
-  outputs.add("d_kv", d_kv.values("d_kv"));
-  return outputs;
 }
 
 template <class T>
@@ -148,13 +50,12 @@ void expect_nothing_else(const Inputs<T>& in, const Outputs& outputs) {
 template <class T>
 class Gradients {
  public:
-  explicit Gradients(const Inputs<T>& in) : in_(in), reference_(exact<Reference<T>>(in)) {
-    for (unsigned draw = 0; draw < draws_of(in.shape); ++draw) {
+  explicit Gradients(const Inputs<T>& in) : in_(in), reference_(exact<Reference<T>>(in, Part::all)) {
+    measure(in, reference_);
+    for (unsigned draw = 1; draw < draws_of(in.shape); ++draw) {
       Inputs<T> other(in.shape, 1 + draw);
       add_outputs(other);
-      const auto base = plain(other, Saved::given);
-      const auto of_base = exact<Reference<T>>(other);
-      for (std::size_t g = 0; g < 3; ++g) accuracy_[g].measure(gradient(base, g), gradient(of_base, g), in.width, places(in)[g]);
+      measure(other, exact<Reference<T>>(other, Part::all));
     }
   }
   void expect(const Outputs& outputs) const {
@@ -166,37 +67,27 @@ class Gradients {
   }
 
  private:
+  void measure(const Inputs<T>& in, const Definition<Reference<T>>& reference) {
+    const auto base = plain(in, Part::all, Saved::given);
+    for (std::size_t g = 0; g < 3; ++g) accuracy_[g].measure(gradient(base, g), gradient(reference, g), in.width, places(in)[g]);
+  }
+
   const Inputs<T>& in_;
   Definition<Reference<T>> reference_;
   std::array<Accuracy<T>, 3> accuracy_;
 };
 
-/// Where buffers begin: in every way, or at multiples of 16 bytes, which the tensor cores need.
-enum class Begin : std::uint8_t { anywhere, aligned };
-
 template <class Stream, class T>
 void expect_accurate_gradients(const Shape& shape, Begin begin) {
-  SCOPED_TRACE(::testing::Message() << "heads of " << shape.head_size << (shape.mask == AttentionMask::causal ? ", causal" : "")
-                                    << ", dropout " << shape.dropout << ", tiles of " << shape.key_tile_rows
-                                    << " keys, first sequence " << shape.sequences[0].queries << " x "
-                                    << shape.sequences[0].keys);
+  SCOPED_TRACE(shape.text());
   const Inputs<T> in = make_inputs<T>(shape);
   const Gradients<T> gradients(in);
-  const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
-  const std::function<void(const Outputs&)> check = [&](const Outputs& outputs) { gradients.expect(outputs); };
-  if (begin == Begin::aligned) {
-    on_aligned_ways<Stream>(kernel, check);
-  } else {
-    on_every_way<Stream>(kernel, check);
-  }
+  on_ways<Stream>(
+      begin, [&](Stream stream) { return run_backward(stream, in); }, [&](const Outputs& outputs) { gradients.expect(outputs); });
 }
 
 template <class C>
-class AttentionBackwardKernel : public ::testing::Test {
- protected:
-  /// Whether the tensor cores take matrices of T: other kernels are for all head sizes, but emulated slowly.
-  static constexpr bool kOnTensorCores = std::is_same_v<typename C::T, Bf16>;
-};
+class AttentionBackwardKernel : public AttentionKernel<C> {};
 TYPED_TEST_SUITE(AttentionBackwardKernel, Cases, CaseNames);
 
 TYPED_TEST(AttentionBackwardKernel, AnyHeadSizeAndAlignment) {
@@ -237,22 +128,16 @@ TYPED_TEST(AttentionBackwardKernel, TensorCoresHeadSizes) {
   }
 }
 
-// Pairs of lengths, and cut into one tile or several, of one part or several.
-TYPED_TEST(AttentionBackwardKernel, LengthsAndTiles) {
+TYPED_TEST(AttentionBackwardKernel, PairsOfLengths) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  const std::int64_t head_size = this->kOnTensorCores ? 64 : 8;
-#ifdef LATHE_EMULATED
-  const std::vector<Lengths> pairs = {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
-#else
-  const std::vector<Lengths> pairs = {{1, 1},    {1, 3},     {2, 1},     {511, 1},   {3, 513},
-                                      {64, 128}, {113, 203}, {128, 217}, {307, 256}, {1023, 1024}};
-#endif
-  for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
-    expect_accurate_gradients<Stream, T>(
-        {.sequences = pairs, .head_size = head_size, .mask = mask, .dropout = mask == AttentionMask::full ? 0.1 : 0.0},
-        Begin::aligned);
-  }
+  for (const Shape& shape : shapes_of_pairs<T>()) expect_accurate_gradients<Stream, T>(shape, Begin::aligned);
+}
+
+// Cut into one tile of keys or several, of one part or several.
+TYPED_TEST(AttentionBackwardKernel, Tiles) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
   for (const std::int64_t rows : {32, 64, 256, 384}) {
     if (!this->kOnTensorCores && rows > 32) break;  // the plain kernels care for a tile's rows, not for what the tile is
     for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
@@ -295,7 +180,7 @@ TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
                                        .key_tile_rows = 64});
   const std::array<Use, 3> uses = {Use::skip, Use::write, Use::add};
   std::vector<Outputs> written;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); },
                           [&](const Outputs& outputs) { written.push_back(outputs); });
   constexpr Plain<T> kBefore{3};
   for (int combination = 0; combination < 27; ++combination) {
@@ -308,7 +193,7 @@ TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
         const auto& values = outputs.get<T>(place.array);
         const auto& alone = written[way].get<T>(place.array);
         for (std::int64_t t = 0; t < std::ssize(values) / place.stride; ++t) {
-          for (std::int64_t c = 0; c < in.width + kGap; ++c) {
+          for (std::int64_t c = 0; c < in.v_column; ++c) {
             const std::size_t i = at(t, place.column + c, place.stride);
             const auto value = static_cast<Plain<T>>(values[i]);
             const auto result = static_cast<Plain<T>>(alone[i]);
@@ -328,7 +213,7 @@ TYPED_TEST(AttentionBackwardKernel, EachGradientIsSkippedWrittenOrAdded) {
       }
       ++way;
     };
-    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in, use, kBefore); }, check);
+    on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in, use, kBefore); }, check);
   }
 }
 
@@ -338,7 +223,7 @@ TYPED_TEST(AttentionBackwardKernel, NotANumberStaysInItsSequence) {
   const std::int64_t head_size = this->kOnTensorCores ? 32 : 8;
   const Inputs<T> clean = make_inputs<T>({.sequences = {{13, 13}, {40, 40}, {21, 21}}, .head_size = head_size, .dropout = 0.1});
   std::vector<Outputs> expected;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, clean); },
                           [&](const Outputs& outputs) { expected.push_back(outputs); });
   for (const char which : {'q', 'k', 'v', 'd'}) {
     SCOPED_TRACE(which);
@@ -350,7 +235,7 @@ TYPED_TEST(AttentionBackwardKernel, NotANumberStaysInItsSequence) {
                                : in.d_out[at(row, 0, in.width)];
     spoilt = static_cast<T>(std::numeric_limits<Plain<T>>::quiet_NaN());
     std::size_t way = 0;
-    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+    on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); },
                             [&](const Outputs& outputs) {
                               for (const Place& place : places(in)) {
                                 const auto& values = outputs.get<T>(place.array);
@@ -423,7 +308,7 @@ TYPED_TEST(AttentionBackwardKernel, MasksAreThoseOfTheScalarDefinition) {
         }
       }
     };
-    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+    on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); }, check);
   }
   EXPECT_NEAR(static_cast<double>(kept_count), 0.75 * static_cast<double>(count), 0.02 * static_cast<double>(count));
 }
@@ -435,14 +320,10 @@ TYPED_TEST(AttentionBackwardKernel, PackingDoesNotChangeASequence) {
   const std::int64_t head_size = this->kOnTensorCores ? 64 : 24;
   const Inputs<T> in =
       make_inputs<T>({.sequences = {{29, 29}, {75, 75}, {3, 3}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
-  Inputs<T> alone({.sequences = {{75, 75}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
-  alone.sample = {in.sample[1]};
-  std::copy_n(in.q.begin() + 29 * in.q_stride, 75 * in.q_stride, alone.q.begin());
-  std::copy_n(in.kv.begin() + 29 * in.kv_stride, 75 * in.kv_stride, alone.kv.begin());
-  std::copy_n(in.d_out.begin() + 29 * in.width, 75 * in.width, alone.d_out.begin());
-  add_outputs(alone);
+  Inputs<T> one = alone(in, 1);
+  add_outputs(one);
   std::vector<Outputs> of_alone;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, alone); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, one); },
                           [&](const Outputs& outputs) { of_alone.push_back(outputs); });
   std::size_t way = 0;
   const auto check = [&](const Outputs& outputs) {
@@ -459,7 +340,7 @@ TYPED_TEST(AttentionBackwardKernel, PackingDoesNotChangeASequence) {
     }
     ++way;
   };
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); }, check);
 }
 
 // Scores far beyond what an exponential can take, and queries that a causal mask leaves nothing to see.
@@ -483,7 +364,7 @@ TYPED_TEST(AttentionBackwardKernel, ExtremesStayFinite) {
       }
     }
   };
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); }, check);
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); }, check);
 }
 
 TYPED_TEST(AttentionBackwardKernel, ManySequencesGiveTheSameBits) {
@@ -492,24 +373,28 @@ TYPED_TEST(AttentionBackwardKernel, ManySequencesGiveTheSameBits) {
   Shape shape{.sequences = {}, .heads = 1, .head_size = this->kOnTensorCores ? 64 : 8, .dropout = 0.1};
   for (int i = 0; i < 60; ++i) shape.sequences.push_back({1 + i * 7 % 40, 1 + i * 7 % 40});
   shape.sequences.push_back({200, 200});
-  expect_accurate_gradients<Stream, T>(shape, Begin::aligned);
+  const Inputs<T> in = make_inputs<T>(shape);
+  const Gradients<T> expected(in);
+  constexpr int kRuns = 250;
+  on_aligned_ways<Stream>([&](Stream stream) { return run_backward(stream, in); },
+                          [&](const Outputs& outputs) { expected.expect(outputs); }, kRuns);
 }
 
-// A list of many tiles, most of them empty, and as many sequences. One way is enough.
+// A list of many tiles, most of them empty, and as many sequences. One way is enough. Small tiles are few blocks of the kernels without tensor
+// cores, whose threads take their time when emulated.
 TYPED_TEST(AttentionBackwardKernel, MoreSequencesThanAGridHasRows) {
+  using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-  Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}), .head_size = this->kOnTensorCores ? 32 : 4};
+  Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}),
+              .head_size = this->kOnTensorCores ? 32 : 4,
+              .key_tile_rows = this->kOnTensorCores ? 128 : 32,
+              .query_tile_rows = this->kOnTensorCores ? 128 : 16};
   shape.sequences[2] = {3, 2};
   shape.sequences[69'998] = {5, 7};
   const Inputs<T> in = make_inputs<T>(shape);
   const Gradients<T> gradients(in);
-#ifdef LATHE_HAS_CUDA
-  place_buffers(Placement::aligned);
-  const DeviceRuns runs;
-  gradients.expect(run(runs.stream(), in));
-#else
-  gradients.expect(run(CpuStream{.threads = 2, .target = best_cpu_target()}, in));
-#endif
+  on_one_way<Stream>([&](Stream stream) { return run_backward(stream, in); },
+                     [&](const Outputs& outputs) { gradients.expect(outputs); });
 }
 
 /// Of no rows nothing is done.
@@ -519,7 +404,7 @@ TYPED_TEST(AttentionBackwardKernel, Nothing) {
   for (const std::vector<Lengths>& sequences : {std::vector<Lengths>{}, std::vector<Lengths>{{0, 0}, {0, 2}, {2, 0}}}) {
     const Inputs<T> in = make_inputs<T>({.sequences = sequences});
     on_every_way<Stream>(
-        [&](Stream stream) { return run(stream, in); },
+        [&](Stream stream) { return run_backward(stream, in); },
         [&](const Outputs& outputs) {
           expect_nothing_else(in, outputs);
           for (const Place& place : places(in)) {
@@ -529,6 +414,18 @@ TYPED_TEST(AttentionBackwardKernel, Nothing) {
             }
           }
         });
+  }
+}
+
+TEST(AttentionBackward, NoLengthHasMoreThanEightSplits) {
+  for (std::int64_t longest = 0; longest <= 70'000; ++longest) {
+    const std::int64_t rows = attention_key_tile_rows(longest);
+    ASSERT_EQ(rows % kAttentionPartKeys, 0) << longest;
+    ASSERT_LE(attention_splits(longest, rows), 8) << longest;
+    ASSERT_GE(attention_splits(longest, rows) * rows, longest);
+    if (longest <= 2 * kAttentionPartKeys) {
+      ASSERT_EQ(attention_splits(longest, rows), 1) << longest;
+    }
   }
 }
 
@@ -543,6 +440,89 @@ TEST(AttentionBackward, RefusesWhatItHasNoTilesFor) {
   args.key_tiles.rows = 128;
   args.head_size = 257;
   EXPECT_THROW(attention_backward(CudaStream{}, args), std::invalid_argument);
+}
+
+/// The gradients of packed sequences, one head of 64, whose q, k, v, d_q, d_k and d_v lie side by side in rows that begin `stride` elements apart.
+/// "rows" are those gradients, without gaps.
+Outputs run_packed(CudaStream stream, const Layout& layout, Bf16* rows) {
+  constexpr std::int64_t kWidth = 64;
+  const auto& [offsets, stride] = layout;
+  const std::int64_t tokens = offsets.back();
+  std::vector<std::int32_t> sequence;
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) sequence.push_back(static_cast<std::int32_t>(b));
+  const Array<CudaStream, std::int32_t> cu_seqlens(offsets);
+  const Array<CudaStream, std::int32_t> tile_sequence(sequence);
+  const Array<CudaStream, std::int32_t> tile_first(std::vector<std::int32_t>(sequence.size(), 0));
+  const AttentionTiles tiles{
+      .sequence = tile_sequence.data(), .first = tile_first.data(), .count = std::ssize(sequence), .rows = 128};
+  const DeviceBuffer<Bf16> d_out(random_values<Bf16>(tokens * kWidth, 6));
+  const DeviceBuffer<Bf16> out(random_values<Bf16>(tokens * kWidth, 7));
+  const DeviceBuffer<float> lse(std::vector<float>(static_cast<std::size_t>(tokens), 3.0F));
+  Workspace<CudaStream> workspace(attention_backward_workspace<Bf16>(tokens, 1, kWidth, tiles.rows, 1));
+  attention_backward(stream, AttentionBackward<Bf16>{.d_q = rows + 3 * kWidth,
+                                                     .use_q = Use::write,
+                                                     .d_k = rows + 4 * kWidth,
+                                                     .use_k = Use::write,
+                                                     .d_v = rows + 5 * kWidth,
+                                                     .use_v = Use::write,
+                                                     .d_q_stride = stride,
+                                                     .d_k_stride = stride,
+                                                     .d_v_stride = stride,
+                                                     .d_out = d_out.data(),
+                                                     .out = out.data(),
+                                                     .lse = lse.data(),
+                                                     .q = rows,
+                                                     .k = rows + kWidth,
+                                                     .v = rows + 2 * kWidth,
+                                                     .q_stride = stride,
+                                                     .k_stride = stride,
+                                                     .v_stride = stride,
+                                                     .cu_q = cu_seqlens.data(),
+                                                     .cu_k = cu_seqlens.data(),
+                                                     .query_tiles = tiles,
+                                                     .key_tiles = tiles,
+                                                     .splits = 1,
+                                                     .dropout = {},
+                                                     .mask = AttentionMask::full,
+                                                     .scale = 0.125,
+                                                     .workspace = workspace.data(),
+                                                     .queries = tokens,
+                                                     .keys = tokens,
+                                                     .sequences = std::ssize(sequence),
+                                                     .heads = 1,
+                                                     .head_size = kWidth});
+  check(cudaStreamSynchronize(stream.handle));
+  std::vector<Bf16> gradients(static_cast<std::size_t>(tokens * 3 * kWidth));
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    check(cudaMemcpy(gradients.data() + t * 3 * kWidth, rows + t * stride + 3 * kWidth, 3 * kWidth * sizeof(Bf16),
+                     cudaMemcpyDeviceToHost));
+  }
+  Outputs results;
+  results.add("rows", std::move(gradients));
+  return results;
+}
+
+TEST(AttentionBackward, RowsLieBeyondTwoThousandMillionElements) {
+  constexpr std::int64_t kRow = 3 * 64;
+  const LargeMemory memory((kTwoThousandMillion + 1024) * static_cast<std::int64_t>(sizeof(Bf16)));
+  if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
+  const DeviceRuns runs;
+  for (const Layout& layout : large_layouts()) {
+    SCOPED_TRACE(::testing::Message() << layout.offsets.back() << " rows, " << layout.stride << " elements apart");
+    const std::vector<Bf16> qkv = random_values<Bf16>(layout.offsets.back() * kRow, 5);
+    // The tensor cores, and the plain kernels.
+    for (const Placement placement : {Placement::aligned, Placement::shifted}) {
+      place_buffers(placement);
+      const DeviceBuffer<Bf16> compact(layout.offsets.back() * 2 * kRow);
+      auto* const spread = reinterpret_cast<Bf16*>(memory.data()) + (placement == Placement::aligned ? 0 : 1);
+      for (std::int64_t t = 0; t < layout.offsets.back(); ++t) {
+        for (Bf16* const row : {spread + t * layout.stride, compact.data() + t * 2 * kRow})
+          check(cudaMemcpy(row, qkv.data() + t * kRow, kRow * sizeof(Bf16), cudaMemcpyHostToDevice));
+      }
+      const Outputs expected = run_packed(runs.stream(), {.offsets = layout.offsets, .stride = 2 * kRow}, compact.data());
+      EXPECT_EQ(expected.difference(run_packed(runs.stream(), layout, spread)), "");
+    }
+  }
 }
 #endif
 

@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,17 +27,58 @@ struct Shape {
   AttentionMask mask = AttentionMask::full;
   double dropout = 0.0;
   std::int64_t key_tile_rows = 128;
+  std::int64_t query_tile_rows = 128;
   double offset = 0.0;     ///< is the mean of q, and -offset that of k
   double magnitude = 1.0;  ///< of q's deviations
   double scale = 0.0;      ///< 0: 1 / sqrt(head_size)
+  std::int64_t gap = 8;    ///< elements between a row's end and the next, which belong to no tensor
+
+  std::string text() const {
+    return "heads of " + std::to_string(head_size) + (mask == AttentionMask::causal ? ", causal" : "") + ", dropout " +
+           std::to_string(dropout) + ", tiles of " + std::to_string(key_tile_rows) + " keys, first sequence " +
+           std::to_string(sequences[0].queries) + " x " + std::to_string(sequences[0].keys);
+  }
 };
 
-/// Rows behind the last sequence, which no kernel may touch, and elements between a row's end and the next: they belong to no tensor.
+/// Rows behind the last sequence, which no kernel may touch.
 inline constexpr std::int64_t kUnusedRows = 3;
-inline constexpr std::int64_t kGap = 8;
 
-/// Queries of a tile (AttentionTiles).
-inline constexpr std::int64_t kQueryTileRows = 128;
+/// Pairs of lengths around the sizes of tiles, either side longer, and others that no size divides. Emulated they end at 257.
+inline std::vector<Lengths> pairs_of_lengths() {
+#ifdef LATHE_EMULATED
+  return {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
+#else
+  return {{1, 1}, {1, 3}, {2, 1}, {511, 1}, {3, 513}, {64, 128}, {113, 203}, {128, 217}, {307, 256}, {1023, 1024}};
+#endif
+}
+
+/// The shapes in which these pairs are tested: on a GPU every head size that tensor cores take, mask and dropout with every other, and a longer
+/// pair; emulated all of them at a head size of 64, and at the other sizes each mask and each dropout once. Kernels without tensor cores care for no
+/// head size, and are slow but on a GPU: elsewhere it is a small one.
+template <class T>
+std::vector<Shape> shapes_of_pairs() {
+#if defined(LATHE_HAS_CUDA) && !defined(LATHE_EMULATED)
+  constexpr bool kOnGpu = true;
+#else
+  constexpr bool kOnGpu = false;
+#endif
+  std::vector<std::int64_t> head_sizes = {64, 32, 96, 128};
+  if (!kOnGpu && !std::is_same_v<T, Bf16>) head_sizes = {8};
+  std::vector<Shape> shapes;
+  for (const std::int64_t head_size : head_sizes) {
+    for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
+      for (const double dropout : {0.0, 0.1}) {
+        const bool of_two = (mask == AttentionMask::full) == (dropout > 0.0);
+        if (kOnGpu || head_size == head_sizes.front() || of_two)
+          shapes.push_back({.sequences = pairs_of_lengths(), .head_size = head_size, .mask = mask, .dropout = dropout});
+      }
+      // The definition takes some seconds for one of these.
+      if (kOnGpu && head_size == 64)
+        shapes.push_back({.sequences = {{4096, 4096}}, .head_size = head_size, .mask = mask, .dropout = 0.1});
+    }
+  }
+  return shapes;
+}
 
 /// A kernel's operands but for the destinations; out and lse are backward's, whose tests fill them. q and d_q have rows of q_stride elements; k and v, and their gradients, lie side by side in
 /// rows of kv_stride.
@@ -59,14 +99,14 @@ struct Inputs {
       sample.push_back(1000 + 7 * number);
       cu_q.push_back(cu_q.back() + s.queries);
       cu_k.push_back(cu_k.back() + s.keys);
-      cut(number, s.queries, kQueryTileRows, query_sequence, query_first);
+      cut(number, s.queries, shape.query_tile_rows, query_sequence, query_first);
       cut(number, std::max(s.keys, s.queries > 0 ? 1 : 0), shape.key_tile_rows, key_sequence, key_first);
     }
     queries = cu_q.back() + kUnusedRows;
     keys = cu_k.back() + kUnusedRows;
     width = shape.heads * shape.head_size;
-    q_stride = width + kGap;
-    v_column = width + kGap;
+    q_stride = width + shape.gap;
+    v_column = width + shape.gap;
     kv_stride = 2 * v_column;
     scale = shape.scale == 0.0 ? 1.0 / std::sqrt(static_cast<double>(shape.head_size)) : shape.scale;
     q = random_values<T>(queries * q_stride, seed, shape.offset, shape.magnitude);
@@ -96,7 +136,10 @@ struct Inputs {
     return {.key = &key, .sample = sample.data(), .layer = 5, .threshold = dropout_threshold(shape.dropout)};
   }
   AttentionTiles query_tiles(const std::int32_t* sequence, const std::int32_t* first) const {
-    return {.sequence = sequence, .first = first, .count = std::ssize(query_first), .rows = kQueryTileRows};
+    return {.sequence = sequence, .first = first, .count = std::ssize(query_first), .rows = shape.query_tile_rows};
+  }
+  AttentionTiles key_tiles(const std::int32_t* sequence, const std::int32_t* first) const {
+    return {.sequence = sequence, .first = first, .count = std::ssize(key_first), .rows = shape.key_tile_rows};
   }
   std::int64_t sequences() const { return std::ssize(sample); }
 
@@ -121,6 +164,9 @@ inline bool kept(const AttentionDropout& dropout, std::int64_t sequence, std::ui
   return philox_value(words, 2 * ((key % 32) / 8) + key % 2) >= dropout.threshold;
 }
 
+/// How much of the definition is computed.
+enum class Part : std::uint8_t { outputs, all };
+
 /// What gradients are made of: the outputs and logarithms that belong to them, or those among the inputs, rounded as they are.
 enum class Saved : std::uint8_t { own, given };
 
@@ -131,11 +177,11 @@ struct Definition {
 
   /// In plain loops and arithmetic of A. round(x) is what becomes of an intermediate matrix' element.
   template <class T, class Round>
-  Definition(const Inputs<T>& in, Round round, Saved saved = Saved::own)
+  Definition(const Inputs<T>& in, Round round, Part part, Saved saved = Saved::own)
       : out(static_cast<std::size_t>(in.queries * in.width)),
         lse(static_cast<std::size_t>(in.queries * in.shape.heads)),
-        d_q(out.size()),
-        d_k(static_cast<std::size_t>(in.keys * in.width)),
+        d_q(part == Part::all ? out.size() : 0),
+        d_k(part == Part::all ? static_cast<std::size_t>(in.keys * in.width) : 0),
         d_v(d_k.size()) {
     const AttentionDropout dropout = in.dropout();
     const auto scale = static_cast<A>(in.scale);
@@ -187,6 +233,7 @@ struct Definition {
           out[place] = round(value);
           delta += static_cast<A>(d_o[d]) * (saved == Saved::own ? out[place] : static_cast<A>(in.out[place]));
         }
+        if (part == Part::outputs) continue;
         if (saved == Saved::given) {
           for (std::size_t j = 0; j < seen; ++j)
             p[j] = round(std::exp(scores[j] - static_cast<A>(in.lse[static_cast<std::size_t>(head * in.queries + row)])));
@@ -207,32 +254,14 @@ struct Definition {
 };
 
 template <class A, class T>
-Definition<A> exact(const Inputs<T>& in) {
-  return {in, [](A x) { return x; }};
+Definition<A> exact(const Inputs<T>& in, Part part) {
+  return {in, [](A x) { return x; }, part};
 }
 /// In T's own arithmetic: where T is bf16 each matrix is rounded to it, sums are in fp32.
 template <class T>
-Definition<Plain<T>> plain(const Inputs<T>& in, Saved saved = Saved::own) {
-  return {in, [](Plain<T> x) { return static_cast<Plain<T>>(static_cast<T>(x)); }, saved};
+Definition<Plain<T>> plain(const Inputs<T>& in, Part part, Saved saved = Saved::own) {
+  return {in, [](Plain<T> x) { return static_cast<Plain<T>>(static_cast<T>(x)); }, part, saved};
 }
-
-/// Integers and keys where a stream's kernels can read them.
-template <class Stream, class V>
-class Array {
- public:
-  explicit Array(std::vector<V> values) : values_(std::move(values)) {}
-  const V* data() const { return values_.data(); }
-
- private:
-  std::vector<V> values_;
-};
-#ifdef LATHE_HAS_CUDA
-template <class V>
-class Array<CudaStream, V> : public DeviceBuffer<V> {
- public:
-  using DeviceBuffer<V>::DeviceBuffer;
-};
-#endif
 
 /// A result within an array whose rows hold other things too: its rows and columns are those of sequences.
 struct Place {
@@ -287,7 +316,7 @@ class Accuracy {
   Wide rounding_{0};
 };
 
-/// How often a shape's inputs are drawn to measure what plain arithmetic errs by.
+/// How often a shape's inputs are drawn to measure what plain arithmetic errs by; first as they are.
 inline unsigned draws_of(const Shape& shape) {
   std::int64_t scores = 1;
   for (const Lengths s : shape.sequences) scores += std::int64_t{s.queries} * s.keys * shape.heads;
@@ -310,21 +339,5 @@ void expect_gaps_untouched(const std::vector<V>& values, const std::vector<Place
         << i % places.front().stride;
   }
 }
-
-/// on_every_way, but with buffers that begin at multiples of 16 bytes only: what the tensor cores take, and half of the time.
-template <std::same_as<CpuStream> Stream>
-void on_aligned_ways(const std::function<Outputs(Stream)>& kernel, const std::function<void(const Outputs&)>& check) {
-  on_every_way<Stream>(kernel, check);
-}
-#ifdef LATHE_HAS_CUDA
-template <std::same_as<CudaStream> Stream>
-void on_aligned_ways(const std::function<Outputs(Stream)>& kernel, const std::function<void(const Outputs&)>& check) {
-  place_buffers(Placement::aligned);
-  const DeviceRuns runs;
-  const Outputs one = kernel(runs.stream());
-  runs.again([&](const std::string& way) { EXPECT_EQ(one.difference(kernel(runs.stream())), "") << "depends on " << way; });
-  check(one);
-}
-#endif
 
 }  // namespace lathe::test

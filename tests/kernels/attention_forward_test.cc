@@ -13,53 +13,11 @@
 
 #include "lathe/kernels/attention.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/attention_runs.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace lathe::test {
 namespace {
-
-/// The kernel's outputs in arrays that were NaN before.
-template <class Stream, class T>
-Outputs run(Stream stream, const Inputs<T>& in) {
-  using A = Accumulator<T>;
-  const Buffer<T, Stream> q(in.q);
-  const Buffer<T, Stream> kv(in.kv);
-  const Array<Stream, std::int32_t> cu_q(in.cu_q);
-  const Array<Stream, std::int32_t> cu_k(in.cu_k);
-  const Array<Stream, std::int32_t> tile_sequence(in.query_sequence);
-  const Array<Stream, std::int32_t> tile_first(in.query_first);
-  const Array<Stream, std::int32_t> sample(in.sample);
-  const Array<Stream, RandomKey> key(std::vector<RandomKey>{in.key});
-  const auto nan = std::numeric_limits<Plain<T>>::quiet_NaN();
-  Buffer<T, Stream> out(std::vector<T>(static_cast<std::size_t>(in.queries * in.width), static_cast<T>(nan)));
-  Buffer<A, Stream> lse(std::vector<A>(static_cast<std::size_t>(in.queries * in.shape.heads), static_cast<A>(nan)));
-  AttentionDropout dropout = in.dropout();
-  dropout.key = dropout.threshold == 0 ? nullptr : key.data();
-  dropout.sample = dropout.threshold == 0 ? nullptr : sample.data();
-  attention_forward(stream, AttentionForward<T>{.out = out.data(),
-                                                .lse = lse.data(),
-                                                .q = q.data(),
-                                                .k = kv.data(),
-                                                .v = kv.data() + in.v_column,
-                                                .q_stride = in.q_stride,
-                                                .k_stride = in.kv_stride,
-                                                .v_stride = in.kv_stride,
-                                                .cu_q = cu_q.data(),
-                                                .cu_k = cu_k.data(),
-                                                .query_tiles = in.query_tiles(tile_sequence.data(), tile_first.data()),
-                                                .dropout = dropout,
-                                                .mask = in.shape.mask,
-                                                .scale = in.scale,
-                                                .queries = in.queries,
-                                                .keys = in.keys,
-                                                .sequences = in.sequences(),
-                                                .heads = in.shape.heads,
-                                                .head_size = in.shape.head_size});
-  Outputs outputs;
-  outputs.add("out", out.values("out"));
-  outputs.add("lse", lse.values("lse"));
-  return outputs;
-}
 
 template <class T>
 Place out_place(const Inputs<T>& in) {
@@ -74,13 +32,11 @@ Place lse_place(const Inputs<T>& in) {
 template <class T>
 class Expected {
  public:
-  explicit Expected(const Inputs<T>& in) : in_(in), exact_(exact<Reference<T>>(in)) {
-    for (unsigned draw = 0; draw < draws_of(in.shape); ++draw) {
+  explicit Expected(const Inputs<T>& in) : in_(in), exact_(exact<Reference<T>>(in, Part::outputs)) {
+    measure(in, exact_);
+    for (unsigned draw = 1; draw < draws_of(in.shape); ++draw) {
       const Inputs<T> other(in.shape, 1 + draw);
-      const Definition<Reference<T>> of_draw = exact<Reference<T>>(other);
-      const Definition<Plain<T>> base = plain(other);
-      out_.measure(base.out, of_draw.out, in.width, out_place(in));
-      lse_.measure(base.lse, of_draw.lse, in.queries, lse_place(in));
+      measure(other, exact<Reference<T>>(other, Part::outputs));
     }
   }
   void expect(const Outputs& outputs) const {
@@ -93,37 +49,29 @@ class Expected {
   }
 
  private:
+  void measure(const Inputs<T>& in, const Definition<Reference<T>>& reference) {
+    const Definition<Plain<T>> base = plain(in, Part::outputs);
+    out_.measure(base.out, reference.out, in.width, out_place(in));
+    lse_.measure(base.lse, reference.lse, in.queries, lse_place(in));
+  }
+
   const Inputs<T>& in_;
   Definition<Reference<T>> exact_;
   Accuracy<T> out_;
   Accuracy<Accumulator<T>> lse_;
 };
 
-/// Where buffers begin: in every way, or at multiples of 16 bytes, which the tensor cores need.
-enum class Begin : std::uint8_t { anywhere, aligned };
-
 template <class Stream, class T>
 void expect_accurate_outputs(const Shape& shape, Begin begin) {
-  SCOPED_TRACE(::testing::Message() << "heads of " << shape.head_size << (shape.mask == AttentionMask::causal ? ", causal" : "")
-                                    << ", dropout " << shape.dropout << ", first sequence " << shape.sequences[0].queries << " x "
-                                    << shape.sequences[0].keys);
+  SCOPED_TRACE(shape.text());
   const Inputs<T> in(shape);
   const Expected<T> expected(in);
-  const std::function<Outputs(Stream)> kernel = [&](Stream stream) { return run(stream, in); };
-  const std::function<void(const Outputs&)> check = [&](const Outputs& outputs) { expected.expect(outputs); };
-  if (begin == Begin::aligned) {
-    on_aligned_ways<Stream>(kernel, check);
-  } else {
-    on_every_way<Stream>(kernel, check);
-  }
+  on_ways<Stream>(
+      begin, [&](Stream stream) { return run_forward(stream, in); }, [&](const Outputs& outputs) { expected.expect(outputs); });
 }
 
 template <class C>
-class AttentionForwardKernel : public ::testing::Test {
- protected:
-  /// Whether the tensor cores take matrices of T: other kernels are for all head sizes, but emulated slowly.
-  static constexpr bool kOnTensorCores = std::is_same_v<typename C::T, Bf16>;
-};
+class AttentionForwardKernel : public AttentionKernel<C> {};
 TYPED_TEST_SUITE(AttentionForwardKernel, Cases, CaseNames);
 
 TYPED_TEST(AttentionForwardKernel, AnyHeadSizeAndAlignment) {
@@ -165,18 +113,7 @@ TYPED_TEST(AttentionForwardKernel, TensorCoresHeadSizes) {
 TYPED_TEST(AttentionForwardKernel, PairsOfLengths) {
   using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
-#ifdef LATHE_EMULATED
-  const std::vector<Lengths> pairs = {{1, 1}, {1, 3}, {2, 1}, {257, 1}, {3, 257}, {64, 128}, {113, 203}, {128, 217}, {257, 256}};
-#else
-  const std::vector<Lengths> pairs = {{1, 1},    {1, 3},     {2, 1},     {511, 1},   {3, 513},
-                                      {64, 128}, {113, 203}, {128, 217}, {307, 256}, {1023, 1024}};
-#endif
-  for (const AttentionMask mask : {AttentionMask::full, AttentionMask::causal}) {
-    for (const double dropout : {0.0, 0.1}) {
-      expect_accurate_outputs<Stream, T>(
-          {.sequences = pairs, .head_size = this->kOnTensorCores ? 64 : 8, .mask = mask, .dropout = dropout}, Begin::aligned);
-    }
-  }
+  for (const Shape& shape : shapes_of_pairs<T>()) expect_accurate_outputs<Stream, T>(shape, Begin::aligned);
 }
 
 // Scores from which exponentials are far apart: references move, in some rows of a tile and not in others.
@@ -203,13 +140,13 @@ TYPED_TEST(AttentionForwardKernel, RisingScores) {
   for (std::int64_t t = 0; t < in.cu_k.back(); ++t) {
     for (std::int64_t c = 0; c < in.width; ++c) in.kv[at(t, c, in.kv_stride)] = static_cast<T>(static_cast<double>(t) / 16.0);
   }
-  const auto reference = exact<Reference<T>>(in);
-  const auto base = plain(in);
+  const auto reference = exact<Reference<T>>(in, Part::outputs);
+  const auto base = plain(in, Part::outputs);
   Accuracy<T> out;
   Accuracy<Accumulator<T>> lse;
   out.measure(base.out, reference.out, in.width, out_place(in));
   lse.measure(base.lse, reference.lse, in.queries, lse_place(in));
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, in); },
                           [&](const Outputs& outputs) {
                             out.expect(outputs.get<T>("out"), reference.out, in.width, out_place(in));
                             lse.expect(outputs.get<Accumulator<T>>("lse"), reference.lse, in.queries, lse_place(in));
@@ -239,7 +176,7 @@ TYPED_TEST(AttentionForwardKernel, MasksAreThoseOfTheScalarDefinition) {
         }
       }
       on_aligned_ways<Stream>(
-          [&](Stream stream) { return run(stream, in); },
+          [&](Stream stream) { return run_forward(stream, in); },
           [&](const Outputs& outputs) {
             const auto& out = outputs.get<T>("out");
             for (std::size_t b = 0; b < in.sample.size(); ++b) {
@@ -270,15 +207,12 @@ TYPED_TEST(AttentionForwardKernel, PackingDoesNotChangeASequence) {
   using T = typename TypeParam::T;
   const std::int64_t head_size = this->kOnTensorCores ? 64 : 24;
   const Inputs<T> in({.sequences = {{29, 29}, {75, 75}, {3, 3}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
-  Inputs<T> alone({.sequences = {{75, 75}}, .heads = 2, .head_size = head_size, .dropout = 0.1});
-  alone.sample = {in.sample[1]};
-  std::copy_n(in.q.begin() + 29 * in.q_stride, 75 * in.q_stride, alone.q.begin());
-  std::copy_n(in.kv.begin() + 29 * in.kv_stride, 75 * in.kv_stride, alone.kv.begin());
+  const Inputs<T> one = alone(in, 1);
   std::vector<Outputs> of_alone;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, alone); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, one); },
                           [&](const Outputs& outputs) { of_alone.push_back(outputs); });
   std::size_t way = 0;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, in); },
                           [&](const Outputs& outputs) {
                             const auto& together = outputs.get<T>("out");
                             const auto& expected = of_alone[way++].get<T>("out");
@@ -294,7 +228,7 @@ TYPED_TEST(AttentionForwardKernel, NotANumberStaysInItsSequence) {
   const std::int64_t head_size = this->kOnTensorCores ? 32 : 12;
   const Inputs<T> clean({.sequences = {{13, 13}, {70, 70}, {21, 21}}, .heads = 2, .head_size = head_size});
   std::vector<Outputs> expected;
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, clean); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, clean); },
                           [&](const Outputs& outputs) { expected.push_back(outputs); });
   const std::int64_t row = clean.cu_q[1] + 40;
   for (const char which : {'q', 'k', 'v'}) {
@@ -305,7 +239,7 @@ TYPED_TEST(AttentionForwardKernel, NotANumberStaysInItsSequence) {
                                : in.kv[at(row, in.v_column, in.kv_stride)];
     spoilt = static_cast<T>(std::numeric_limits<Plain<T>>::quiet_NaN());
     std::size_t way = 0;
-    on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+    on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, in); },
                             [&](const Outputs& outputs) {
                               const auto& out = outputs.get<T>("out");
                               const auto& others = expected[way++].get<T>("out");
@@ -329,7 +263,7 @@ TYPED_TEST(AttentionForwardKernel, ExtremesStayFinite) {
                       .head_size = this->kOnTensorCores ? 32 : 16,
                       .mask = AttentionMask::causal,
                       .magnitude = 1e6});
-  on_aligned_ways<Stream>([&](Stream stream) { return run(stream, in); },
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, in); },
                           [&](const Outputs& outputs) {
                             const auto& out = outputs.get<T>("out");
                             const auto& lse = outputs.get<Accumulator<T>>("lse");
@@ -353,24 +287,24 @@ TYPED_TEST(AttentionForwardKernel, ManySequencesGiveTheSameBits) {
   Shape shape{.sequences = {}, .heads = 2, .head_size = this->kOnTensorCores ? 64 : 8, .dropout = 0.1};
   for (int i = 0; i < 60; ++i) shape.sequences.push_back({1 + i * 7 % 40, 1 + i * 7 % 40});
   shape.sequences.push_back({200, 200});
-  expect_accurate_outputs<Stream, T>(shape, Begin::aligned);
+  const Inputs<T> in(shape);
+  const Expected<T> expected(in);
+  constexpr int kRuns = 250;
+  on_aligned_ways<Stream>([&](Stream stream) { return run_forward(stream, in); },
+                          [&](const Outputs& outputs) { expected.expect(outputs); }, kRuns);
 }
 
 // A list of many tiles, most of them empty, and as many sequences. One way is enough.
 TYPED_TEST(AttentionForwardKernel, MoreSequencesThanAGridHasRows) {
+  using Stream = typename TypeParam::Stream;
   using T = typename TypeParam::T;
   Shape shape{.sequences = std::vector<Lengths>(70'000, Lengths{0, 0}), .head_size = this->kOnTensorCores ? 32 : 4};
   shape.sequences[2] = {3, 2};
   shape.sequences[69'998] = {5, 7};
   const Inputs<T> in(shape);
   const Expected<T> expected(in);
-#ifdef LATHE_HAS_CUDA
-  place_buffers(Placement::aligned);
-  const DeviceRuns runs;
-  expected.expect(run(runs.stream(), in));
-#else
-  expected.expect(run(CpuStream{.threads = 2, .target = best_cpu_target()}, in));
-#endif
+  on_one_way<Stream>([&](Stream stream) { return run_forward(stream, in); },
+                     [&](const Outputs& outputs) { expected.expect(outputs); });
 }
 
 TYPED_TEST(AttentionForwardKernel, OfNoKeysOutputsAreZeroAndOfNoQueriesThereAreNone) {
@@ -378,7 +312,7 @@ TYPED_TEST(AttentionForwardKernel, OfNoKeysOutputsAreZeroAndOfNoQueriesThereAreN
   using T = typename TypeParam::T;
   for (const std::vector<Lengths>& sequences : {std::vector<Lengths>{}, std::vector<Lengths>{{0, 0}, {0, 2}, {2, 0}}}) {
     const Inputs<T> in({.sequences = sequences, .heads = 2});
-    on_every_way<Stream>([&](Stream stream) { return run(stream, in); },
+    on_every_way<Stream>([&](Stream stream) { return run_forward(stream, in); },
                          [&](const Outputs& outputs) {
                            const auto& out = outputs.get<T>("out");
                            const auto& lse = outputs.get<Accumulator<T>>("lse");
@@ -405,25 +339,6 @@ TEST(AttentionForward, RefusesWhatItHasNoTilesFor) {
   EXPECT_THROW(attention_forward(CudaStream{}, args), std::invalid_argument);
 }
 
-/// Device memory of many more bytes than are touched.
-class LargeMemory {
- public:
-  explicit LargeMemory(std::int64_t bytes) {
-    status_ = cudaMalloc(reinterpret_cast<void**>(&memory_), static_cast<std::size_t>(bytes));
-  }
-  ~LargeMemory() { static_cast<void>(cudaFree(memory_)); }
-  LargeMemory(const LargeMemory&) = delete;
-  LargeMemory& operator=(const LargeMemory&) = delete;
-  LargeMemory(LargeMemory&&) = delete;
-  LargeMemory& operator=(LargeMemory&&) = delete;
-  bool there() const { return status_ == cudaSuccess; }
-  std::byte* data() const { return memory_; }
-
- private:
-  std::byte* memory_ = nullptr;
-  cudaError_t status_;
-};
-
 /// The attention of packed sequences, one head of 64, in a QKV matrix whose rows begin `stride` elements apart.
 Outputs run_packed(CudaStream stream, const std::vector<std::int32_t>& offsets, const Bf16* qkv, std::int64_t stride) {
   constexpr std::int64_t kWidth = 64;
@@ -448,7 +363,7 @@ Outputs run_packed(CudaStream stream, const std::vector<std::int32_t>& offsets, 
                                                    .query_tiles = {.sequence = tile_sequence.data(),
                                                                    .first = tile_first.data(),
                                                                    .count = std::ssize(sequence),
-                                                                   .rows = kQueryTileRows},
+                                                                   .rows = 128},
                                                    .dropout = {},
                                                    .mask = AttentionMask::full,
                                                    .scale = 0.125,
@@ -463,21 +378,12 @@ Outputs run_packed(CudaStream stream, const std::vector<std::int32_t>& offsets, 
   return results;
 }
 
-// By the sequence's first row, by a row of a sequence, and by the step from some of a sequence's rows to the next. Emulated, an element costs a
-// byte of notes whether it is touched or not: 2 GiB, for a second.
 TEST(AttentionForward, RowsLieBeyondTwoThousandMillionElements) {
   constexpr std::int64_t kRow = 3 * 64;
-  constexpr std::int64_t kElements = std::int64_t{1} << 31U;
-  struct Layout {
-    std::vector<std::int32_t> offsets;
-    std::int64_t stride;
-  };
-  const std::vector<Layout> layouts = {
-      {{0, 2, 3}, kElements / 2 + 8}, {{0, 3}, kElements / 2 + 8}, {{0, 17}, kElements / 16 + 8}};
-  const LargeMemory memory((kElements + 1024) * static_cast<std::int64_t>(sizeof(Bf16)));
+  const LargeMemory memory((kTwoThousandMillion + 1024) * static_cast<std::int64_t>(sizeof(Bf16)));
   if (!memory.there()) GTEST_SKIP() << "4 GiB of device memory are needed";
   const DeviceRuns runs;
-  for (const auto& [offsets, stride] : layouts) {
+  for (const auto& [offsets, stride] : large_layouts()) {
     SCOPED_TRACE(::testing::Message() << offsets.back() << " rows, " << stride << " elements apart");
     const std::vector<Bf16> qkv = random_values<Bf16>(offsets.back() * kRow, 5);
     // The tensor cores, and the plain kernel.

@@ -91,6 +91,9 @@ class DeviceBuffer {
   std::int64_t front_ = 0;
 };
 
+/// How often a GPU runs a kernel whose results must be the same.
+inline constexpr int kUsualRuns = 50;
+
 /// A stream, and the ways to run the same kernel on it again.
 class DeviceRuns {
  public:
@@ -116,9 +119,9 @@ class DeviceRuns {
 
   CudaStream stream() const { return {.handle = handle_, .plans = nullptr}; }
 
-  /// Calls `kernel` with the name of each further way.
+  /// Calls `kernel` with the name of each further way: emulated, in other orders; on a GPU as one of `runs`.
   template <class Kernel>
-  void again(const Kernel& kernel) const {
+  void again(const Kernel& kernel, [[maybe_unused]] int runs = kUsualRuns) const {
 #ifdef LATHE_EMULATED
     using emulation::Order;
     const emulation::Settings before = emulation::settings();
@@ -131,15 +134,16 @@ class DeviceRuns {
     }
     emulation::configure(before);
 #else
-    for (int i = 1; i < repeats(); ++i) kernel("the run (" + std::to_string(i) + ")");
+    const int wanted = asked_runs(runs);
+    for (int i = 1; i < wanted; ++i) kernel("the run (" + std::to_string(i) + ")");
 #endif
   }
 
  private:
-  /// 50, or what LATHE_TEST_REPEATS says: under a sanitizer each takes long, and two are enough.
-  static int repeats() {
+  /// `runs`, or what LATHE_TEST_REPEATS says: under a sanitizer each takes long, and two are enough.
+  static int asked_runs(int runs) {
     const char* asked = std::getenv("LATHE_TEST_REPEATS");
-    return asked == nullptr ? 50 : std::atoi(asked);
+    return asked == nullptr ? runs : std::atoi(asked);
   }
 
   cudaStream_t handle_ = nullptr;

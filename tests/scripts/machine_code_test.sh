@@ -47,6 +47,27 @@ expect 1 "local.cu: indexed_kernel, sm_90a: " "$work/local.cu.o"
 expect 1 "narrow.cu: narrow_kernel<float, 4>, sm_80: no LDG of 16 bytes" "$work/sound.cu.o" "$work/narrow.cu.o"
 expect 1 "narrow.cu: narrow_kernel<float, 4>, sm_90a: no STG of 16 bytes" "$work/narrow.cu.o"
 
+# The loop that multiplies is found, and what it jumps over counted; the loop that doesn't is left out.
+compile products <<'CUDA'
+__global__ void __launch_bounds__(32) products_kernel(float* c, const unsigned* a, int n) {
+  float d[4] = {};
+#pragma unroll 1
+  for (int i = 0; i < n; ++i) d[0] = d[0] * 0.5f + a[i];
+#pragma unroll 1
+  for (int i = 0; i < n; ++i) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[i]), "r"(a[i + 1]), "r"(a[i + 2]), "r"(a[i + 3]), "r"(a[i + 4]), "r"(a[i + 5]));
+  }
+  for (int i = 0; i < 4; ++i) c[32 * i + threadIdx.x] = d[i];
+}
+CUDA
+loops=$(python3 "$root/scripts/machine_code.py" --loops "$work/products.cu.o" "$work/sound.cu.o")
+if [ "$(grep -c 'products_kernel | sm_.* | 1 | 0 | 0 | none |$' <<<"$loops")" -ne 2 ] || [ "$(wc -l <<<"$loops")" -ne 4 ]; then
+  echo "expected a loop with one HMMA for each architecture, got: $loops" >&2
+  exit 1
+fi
+
 # What states no block size has no occupancy, and is refused.
 compile unbounded <<'CUDA'
 __global__ void unbounded_kernel(float* y) { y[threadIdx.x] = 1.0F; }

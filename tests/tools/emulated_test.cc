@@ -124,7 +124,7 @@ TEST_F(EmulatedTest, PreTrainingHasTheLossesOfTheCpu) {
                          "--tokenizer",
                          path("model"),
                          "--layers",
-                         "1",
+                         "2",
                          "--hidden-size",
                          "64",
                          "--heads",
@@ -138,7 +138,7 @@ TEST_F(EmulatedTest, PreTrainingHasTheLossesOfTheCpu) {
                          "--max-length",
                          "32",
                          "--max-steps",
-                         "6",
+                         "20",
                          "--log-steps",
                          "1",
                          "--lr",
@@ -157,7 +157,7 @@ TEST_F(EmulatedTest, PreTrainingHasTheLossesOfTheCpu) {
   const std::vector<double> expected = losses("cpu", {"--device", "cpu"});
   const std::vector<double> full = losses("fp32", {"--device", "emulated", "--precision", "fp32"});
   const std::vector<double> mixed = losses("bf16", {"--device", "emulated"});
-  ASSERT_EQ(expected.size(), 7U) << "six steps and an evaluation";
+  ASSERT_GE(expected.size(), 21U) << "twenty steps and an evaluation";
   ASSERT_EQ(full.size(), expected.size());
   ASSERT_EQ(mixed.size(), expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i) {

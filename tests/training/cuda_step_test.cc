@@ -92,6 +92,8 @@ DeviceRef cuda() { return Device::cuda({}); }
 class CudaStep : public testing::Test {
 #ifdef LATHE_EMULATED
  protected:
+  // Of the emulation's detectors one can be switched off.
+  void SetUp() override { EXPECT_TRUE(emulation::settings().guard_host); }
   void TearDown() override { EXPECT_NO_THROW(emulation::expect_nothing_alive()); }
 #endif
 };
