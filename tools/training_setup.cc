@@ -76,6 +76,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.seed = options.seed;
   settings.log_steps = options.log_steps;
   settings.micro_batch_tokens = options.micro_batch_tokens;
+  settings.recompute = options.recompute == "blocks" ? Recompute::blocks : Recompute::none;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   settings.tune_products = options.tune;
   parse_warmup(options.warmup, settings);

@@ -40,8 +40,8 @@ std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int
   return tokens;
 }
 
-Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch) {
-  return cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {});
+Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch, Recompute recompute) {
+  return cross_entropy_loss(tape, classifier.model().forward(tape, batch, recompute), batch, {});
 }
 
 void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, std::int64_t budget, StepBatches& batches) {
@@ -59,7 +59,8 @@ void pack_step(const LabelledSamples& train, std::span<const std::int32_t> membe
 void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
                     const FinetuneSettings& settings) {
   TrainingStep step(
-      classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch); }, Replay::off);
+      classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch, settings.recompute); },
+      Replay::off);
   StepBatches batches;
   pack_step(train, members, settings.micro_batch_tokens, batches);
   compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
@@ -98,7 +99,7 @@ class Run final : public TrainingTask {
   void pack(std::int64_t step, StepBatches& batches) override {
     pack_step(train_, order_.batch(step), settings_.micro_batch_tokens, batches);
   }
-  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch); }
+  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch, settings_.recompute); }
 
   double epochs_at(std::int64_t steps) const override {
     return static_cast<double>(steps) / static_cast<double>(steps_.per_epoch);
