@@ -17,6 +17,7 @@ void run(CpuStream stream, const Arguments& args);
 /// Runs `args` on the stream's target.
 template <class Arguments>
 void run_on_target(CpuStream stream, const Arguments& args) {
+  if (stream.work == Work::rehearsed) return;
   if (stream.target == CpuTarget::v4) {
     v4::run(stream, args);
   } else {

@@ -235,7 +235,7 @@ void sum_words(CudaStream stream, const EmbeddingBackward<T>& args) {
   if (args.use_words == Use::skip) return;
   if (args.use_words == Use::write) {
     const std::int64_t bytes = args.vocabulary * args.channels * static_cast<std::int64_t>(sizeof(float));
-    check(cudaMemsetAsync(args.d_words, 0, static_cast<std::size_t>(bytes), stream.handle));
+    fill_zero(stream, args.d_words, bytes);
   }
   launch(
       embedding_splits_kernel<T, kWidth>,

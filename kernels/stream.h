@@ -15,12 +15,17 @@ class CudaMatmulPlans;
 /// v4 AVX-512 (F, BW, CD, DQ, VL).
 enum class CpuTarget : std::uint8_t { v3, v4 };
 
+/// What becomes of what a stream is told to do. In a rehearsal of sizes nothing of it is done: arguments are checked and workspaces have their size, and
+/// pointers point at nothing (Device::rehearsal).
+enum class Work : std::uint8_t { done, rehearsed };
+
 /// Runs a kernel on the calling thread and `threads - 1` others, and returns when it is done.
 struct CpuStream {
   int threads = 1;
   CpuTarget target = CpuTarget::v3;
   /// Prepared matrix products, reused from call to call; borrowed. Without it each product is prepared anew.
   MatmulPlans* plans = nullptr;
+  Work work = Work::done;
 };
 
 #ifdef LATHE_EMULATED
@@ -42,6 +47,7 @@ struct CudaStream {
   CudaStreamHandle handle = nullptr;
   /// Which algorithm computes which matrix product (kernels/matmul_cuda_plans.h); borrowed. Products need it.
   CudaMatmulPlans* plans = nullptr;
+  Work work = Work::done;
 };
 
 #ifdef LATHE_EMULATED

@@ -125,13 +125,17 @@ Bert::Bert(ParameterSet& parameters, const BertSettings& settings) : settings_(s
   }
 }
 
-Tensor Bert::forward(Tape& tape, const Batch& batch, RowKind rows) const {
+Tensor Bert::forward(Tape& tape, const Batch& batch, RowKind rows, Recompute recompute) const {
   Tensor x = embeddings_.forward(tape, batch);
   if (layers_.empty() && rows == RowKind::labelled) return gather_rows(tape, x, batch);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const RowKind wanted = i + 1 == layers_.size() ? rows : RowKind::tokens;
-    x = layers_[i].attention.forward(tape, x, batch, wanted);
-    x = layers_[i].feed_forward.forward(tape, x, batch, wanted);
+    if (recompute == Recompute::none) {
+      x = layers_[i].forward(tape, x, batch, wanted);
+    } else {
+      x = tape.recompute("bert_layer",
+                         [layer = layers_[i], x, batch, wanted](Tape& again) { return layer.forward(again, x, batch, wanted); });
+    }
   }
   return x;
 }
@@ -163,8 +167,8 @@ BertClassifier::BertClassifier(ParameterSet& parameters, const BertSettings& set
       classes_(classes),
       dropout_(classifier_dropout) {}
 
-Tensor BertClassifier::forward(Tape& tape, const Batch& batch) const {
-  const Tensor pooled = pooler_.forward(tape, bert_.forward(tape, batch, RowKind::labelled));
+Tensor BertClassifier::forward(Tape& tape, const Batch& batch, Recompute recompute) const {
+  const Tensor pooled = pooler_.forward(tape, bert_.forward(tape, batch, RowKind::labelled, recompute));
   const Tensor dropped = dropout(tape, pooled, batch, RowKind::labelled, {.site = kClassifierSite, .probability = dropout_});
   return linear(tape, dropped, head_.weight->value, head_.bias->value);
 }
@@ -203,8 +207,8 @@ void MaskedLmHead::prepare(std::int64_t rows, const Tensor& words) const {
 BertMaskedLm::BertMaskedLm(ParameterSet& parameters, const BertSettings& settings)
     : bert_(parameters, settings), head_(parameters, settings) {}
 
-Tensor BertMaskedLm::forward(Tape& tape, const Batch& batch) const {
-  return head_.forward(tape, bert_.forward(tape, batch, RowKind::labelled), bert_.words().value);
+Tensor BertMaskedLm::forward(Tape& tape, const Batch& batch, Recompute recompute) const {
+  return head_.forward(tape, bert_.forward(tape, batch, RowKind::labelled, recompute), bert_.words().value);
 }
 
 void BertMaskedLm::prepare(std::int64_t tokens, std::int64_t rows) const {

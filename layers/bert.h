@@ -87,6 +87,10 @@ class FeedForward {
   double dropout_;
 };
 
+/// What backward computes again instead of having it kept: nothing, or each layer from its input on, which costs a third more time and leaves
+/// one tensor [T, C] a layer in memory, and what one layer needs.
+enum class Recompute : std::uint8_t { none, blocks };
+
 /// Embeddings and L layers.
 class Bert {
  public:
@@ -97,8 +101,8 @@ class Bert {
   const Parameter& words() const noexcept { return embeddings_.words(); }
 
   /// Hidden states of the last layer: [T, C], or of the labelled rows [R, C]. The labelled rows are the same numbers to rounding at less
-  /// work: the last layer's projection and feed-forward are done for them alone.
-  Tensor forward(Tape& tape, const Batch& batch, RowKind rows) const;
+  /// work: the last layer's projection and feed-forward are done for them alone. The same bits whatever is recomputed.
+  Tensor forward(Tape& tape, const Batch& batch, RowKind rows, Recompute recompute = Recompute::none) const;
   /// Prepares the matrix products of batches of so many tokens, of which `rows` are wanted of the last layer.
   void prepare(std::int64_t tokens, std::int64_t rows) const;
 
@@ -106,6 +110,9 @@ class Bert {
   struct Layer {
     SelfAttention attention;
     FeedForward feed_forward;
+    Tensor forward(Tape& tape, const Tensor& x, const Batch& batch, RowKind rows) const {
+      return feed_forward.forward(tape, attention.forward(tape, x, batch, rows), batch, rows);
+    }
   };
   BertSettings settings_;
   BertEmbeddings embeddings_;
@@ -130,7 +137,7 @@ class BertClassifier {
   const Bert& bert() const noexcept { return bert_; }
   std::int64_t classes() const noexcept { return classes_; }
   /// Logits [R, classes].
-  Tensor forward(Tape& tape, const Batch& batch) const;
+  Tensor forward(Tape& tape, const Batch& batch, Recompute recompute = Recompute::none) const;
   /// Prepares the matrix products of batches of so many tokens and labelled rows, so that no step has to.
   void prepare(std::int64_t tokens, std::int64_t rows) const;
 
@@ -165,7 +172,7 @@ class BertMaskedLm {
   BertMaskedLm(ParameterSet& parameters, const BertSettings& settings);
   const Bert& bert() const noexcept { return bert_; }
   /// Logits [R, S] as decode() lays them out.
-  Tensor forward(Tape& tape, const Batch& batch) const;
+  Tensor forward(Tape& tape, const Batch& batch, Recompute recompute = Recompute::none) const;
   /// Prepares the matrix products of batches of so many tokens and labelled rows, so that no step has to.
   void prepare(std::int64_t tokens, std::int64_t rows) const;
   /// What cross_entropy_loss() must be told of the logits.

@@ -18,6 +18,15 @@ namespace {
 
 constexpr const char* kAdvice = "use a smaller --batch-size or --max-length";
 
+/// What a rehearsal captures.
+class NoWork : public CapturedWork {
+ public:
+  void replay() const override {}
+#ifdef LATHE_EMULATED
+  void expect_same_as(const CapturedWork&) const override {}
+#endif
+};
+
 }  // namespace
 
 Storage::Storage(const Storage& other) noexcept : block_(other.block_) {
@@ -69,33 +78,59 @@ DeviceRef Device::cuda(const CudaOptions& options) { return DeviceRef(new Device
 Device::Device(std::unique_ptr<CudaContext> cuda)
     : cuda_(std::move(cuda)), memory_(std::make_unique<MemoryPool>(cuda_->memory_source(), kAdvice)) {}
 
+DeviceRef Device::rehearsal(const DeviceRef& of) { return DeviceRef(new Device(of)); }
+
+Device::Device(DeviceRef rehearsed)
+    : cpu_stream_(rehearsed->cpu_stream_),
+      memory_(std::make_unique<MemoryPool>(promised_memory_source(), kAdvice)),
+      rehearsed_(std::move(rehearsed)) {
+  cpu_stream_.work = Work::rehearsed;
+}
+
 Device::~Device() = default;
 
-DeviceKind Device::kind() const noexcept { return cuda_ == nullptr ? DeviceKind::cpu : DeviceKind::cuda; }
+DeviceKind Device::kind() const noexcept {
+  if (rehearsed_ != nullptr) return rehearsed_->kind();
+  return cuda_ == nullptr ? DeviceKind::cpu : DeviceKind::cuda;
+}
 
-std::string Device::name() const { return cuda_ == nullptr ? "cpu" : cuda_->name(); }
+std::string Device::name() const {
+  if (rehearsed_ != nullptr) return rehearsed_->name();
+  return cuda_ == nullptr ? "cpu" : cuda_->name();
+}
 
-std::string Device::matrix_products() const { return cuda_ == nullptr ? MatmulPlans::library() : cuda_->matrix_products(); }
+std::string Device::matrix_products() const {
+  if (rehearsed_ != nullptr) return rehearsed_->matrix_products();
+  return cuda_ == nullptr ? MatmulPlans::library() : cuda_->matrix_products();
+}
 
 CpuStream Device::cpu_stream() const {
-  if (cuda_ != nullptr) throw LogicError("a CUDA device was asked for a CPU stream");
+  if (kind() != DeviceKind::cpu) throw LogicError("a CUDA device was asked for a CPU stream");
   return cpu_stream_;
 }
 
 CudaStream Device::cuda_stream() const {
-  if (cuda_ == nullptr) throw LogicError("the CPU was asked for a CUDA stream");
-  return cuda_->stream();
+  if (kind() != DeviceKind::cuda) throw LogicError("the CPU was asked for a CUDA stream");
+  if (rehearsed_ == nullptr) return cuda_->stream();
+  CudaStream stream = rehearsed_->cuda_stream();
+  stream.work = Work::rehearsed;
+  return stream;
 }
 
 void Device::tune_products() {
+  if (rehearsed_ != nullptr) throw LogicError("a rehearsal was asked to time products, which it doesn't compute");
   if (cuda_ == nullptr) throw LogicError("the CPU was asked to time a GPU's products");
   refuse_while_capturing("timing");
   cuda_->tune_products();
 }
 
-std::string Device::product_table() const { return cuda_ == nullptr ? "" : cuda_->product_table(); }
+std::string Device::product_table() const {
+  if (rehearsed_ != nullptr) return rehearsed_->product_table();
+  return cuda_ == nullptr ? "" : cuda_->product_table();
+}
 
 void Device::use_product_table(std::string_view table) {
+  if (rehearsed_ != nullptr) throw LogicError("a rehearsal was given a table of products, which it doesn't compute");
   if (cuda_ == nullptr) throw UsageError("a table of products is a GPU's: the CPU has none");
   cuda_->use_product_table(table);
 }
@@ -115,11 +150,16 @@ MemoryUse Device::memory() const {
   return {.now = lasting.now + step.now, .peak = lasting.peak + step.peak};
 }
 
+std::int64_t Device::available_memory() const {
+  return memory_->available() + (step_memory_ != nullptr ? step_memory_->free() : 0);
+}
+
 void Device::begin_step() {
   if (in_step_.exchange(true)) throw LogicError("a step's memory was asked for in a step");
-  if (cuda_ != nullptr && step_memory_ == nullptr) {
+  if (kind() == DeviceKind::cuda && step_memory_ == nullptr) {
     try {
-      step_memory_ = std::make_unique<MemoryPool>(cuda_->memory_source(), kAdvice);
+      step_memory_ =
+          std::make_unique<MemoryPool>(rehearsed_ != nullptr ? promised_memory_source() : cuda_->memory_source(), kAdvice);
     } catch (...) {
       in_step_ = false;
       throw;
@@ -130,11 +170,17 @@ void Device::begin_step() {
 void Device::end_step() noexcept { in_step_ = false; }
 
 std::unique_ptr<CapturedWork> Device::capture(const std::function<void()>& work) {
-  if (cuda_ == nullptr) throw LogicError("the CPU was asked to capture a graph");
+  if (kind() != DeviceKind::cuda) throw LogicError("the CPU was asked to capture a graph");
   refuse_while_capturing("another capture");
   capturing_ = true;
   try {
-    std::unique_ptr<CapturedWork> captured = cuda_->capture(work);
+    std::unique_ptr<CapturedWork> captured;
+    if (rehearsed_ == nullptr) {
+      captured = cuda_->capture(work);
+    } else {
+      work();
+      captured = std::make_unique<NoWork>();
+    }
     capturing_ = false;
     return captured;
   } catch (...) {
@@ -150,6 +196,7 @@ void Device::refuse_while_capturing(const char* what) const {
 void Device::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
   refuse_while_capturing("an upload");
+  if (rehearsed_ != nullptr) return;
   if (cuda_ != nullptr) {
     cuda_->upload(to, from);
   } else {
@@ -159,6 +206,10 @@ void Device::upload(std::byte* to, std::span<const std::byte> from) {
 
 std::span<std::byte> Device::stage(std::byte* to, std::int64_t bytes) {
   const auto count = static_cast<std::size_t>(bytes);
+  if (rehearsed_ != nullptr) {
+    scratch_.resize(std::max(scratch_.size(), count));
+    return std::span(scratch_).first(count);
+  }
   return cuda_ == nullptr ? std::span(to, count) : cuda_->stage(count);
 }
 
@@ -169,7 +220,9 @@ void Device::send(std::byte* to, std::span<const std::byte> staged) {
 void Device::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   refuse_while_capturing("a download");
-  if (cuda_ != nullptr) {
+  if (rehearsed_ != nullptr) {
+    std::ranges::fill(to, std::byte{0});
+  } else if (cuda_ != nullptr) {
     cuda_->download(to, from);
   } else {
     std::memcpy(to.data(), from, to.size());
@@ -177,7 +230,7 @@ void Device::download(std::span<std::byte> to, const std::byte* from) {
 }
 
 void Device::fill_zero(std::byte* to, std::int64_t bytes) {
-  if (bytes == 0) return;
+  if (bytes == 0 || rehearsed_ != nullptr) return;
   if (cuda_ != nullptr) {
     cuda_->fill_zero(to, bytes);
   } else {
@@ -186,7 +239,7 @@ void Device::fill_zero(std::byte* to, std::int64_t bytes) {
 }
 
 void Device::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
-  if (bytes == 0) return;
+  if (bytes == 0 || rehearsed_ != nullptr) return;
   if (cuda_ != nullptr) {
     cuda_->copy(to, from, bytes);
   } else {

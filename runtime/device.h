@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lathe/kernels/matmul.h"
 #include "lathe/kernels/stream.h"
@@ -88,6 +89,10 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Why Device::cuda would refuse, in a few words: "no NVIDIA driver was found"; nothing where it wouldn't.
   static std::optional<std::string> why_no_cuda(const CudaOptions& options);
 
+  /// A device like `of` on which only sizes are real: kernels are checked, and not run; memory is handed out as `of` would, is counted, and isn't
+  /// there; what is downloaded is zeros. What a model and its steps need of a device can be had from it without a byte or a moment of `of`.
+  static DeviceRef rehearsal(const DeviceRef& of);
+
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -98,6 +103,8 @@ class Device : public std::enable_shared_from_this<Device> {
   Storage allocate(std::int64_t bytes);
   /// What lives now, and the most that ever did; where steps have memory of their own (runtime/graph.h), the most of both together.
   MemoryUse memory() const;
+  /// Bytes that tensors can have beside those that live now, as far as the system tells.
+  std::int64_t available_memory() const;
   DeviceKind kind() const noexcept;
   /// "cpu", "NVIDIA H100 80GB HBM3", "emulated sm_80".
   std::string name() const;
@@ -139,6 +146,7 @@ class Device : public std::enable_shared_from_this<Device> {
   friend class Storage;
   explicit Device(const CpuOptions& options, CpuTarget target);
   explicit Device(std::unique_ptr<CudaContext> cuda);
+  explicit Device(DeviceRef rehearsed);
   static void release(Storage::Block* block) noexcept;
   void begin_step();
   void end_step() noexcept;
@@ -152,6 +160,8 @@ class Device : public std::enable_shared_from_this<Device> {
   std::unique_ptr<MemoryPool> step_memory_;  // null until there is a StepMemory, and for the CPU
   std::atomic<bool> in_step_{false};
   bool capturing_ = false;
+  DeviceRef rehearsed_;             // that this one is only the sizes of
+  std::vector<std::byte> scratch_;  // what a rehearsal stages
   std::atomic<std::uint64_t> next_id_{1};
 };
 

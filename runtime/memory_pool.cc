@@ -89,10 +89,24 @@ MemoryUse MemoryPool::use() const {
   return use_;
 }
 
-void MemoryPool::refuse(std::int64_t bytes) const {
+std::int64_t MemoryPool::count_free() const {
   std::int64_t free = 0;
   for (const Hole& hole : holes_) free += hole.bytes;
-  const std::int64_t available = source_->available(free);
+  return free;
+}
+
+std::int64_t MemoryPool::free() const {
+  const std::scoped_lock lock(mutex_);
+  return count_free();
+}
+
+std::int64_t MemoryPool::available() const {
+  const std::scoped_lock lock(mutex_);
+  return source_->available(count_free());
+}
+
+void MemoryPool::refuse(std::int64_t bytes) const {
+  const std::int64_t available = source_->available(count_free());
   throw OutOfMemoryError(fmt::format("no memory for a tensor of {:.1f} MiB: tensors have {:.1f} MiB and {:.1f} MiB are free; {}",
                                      mebibytes(bytes), mebibytes(use_.now), mebibytes(available), advice_),
                          bytes, available);

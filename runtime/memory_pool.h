@@ -45,6 +45,10 @@ class MemorySource {
 /// addresses can't be reserved.
 std::unique_ptr<MemorySource> host_memory_source(std::int64_t bytes);
 
+/// Addresses behind which there is never any memory, as many as the system gives, a TiB at most: for what is only counted. Throws
+/// OutOfMemoryError where it gives none.
+std::unique_ptr<MemorySource> promised_memory_source();
+
 /// Free holes, the lowest that fits first, and the records of blocks, which are used again like the memory. Safe from several threads.
 class MemoryPool {
  public:
@@ -55,6 +59,9 @@ class MemoryPool {
   Storage::Block* take(std::int64_t bytes);
   void give_back(Storage::Block* block) noexcept;
   MemoryUse use() const;
+  /// Bytes of its holes, and what can be handed out with what the source still has.
+  std::int64_t free() const;
+  std::int64_t available() const;
 
  private:
   struct Hole {
@@ -62,6 +69,7 @@ class MemoryPool {
     std::int64_t bytes;
   };
   std::vector<Hole>::iterator find_hole(std::int64_t bytes);
+  std::int64_t count_free() const;
   [[noreturn]] void refuse(std::int64_t bytes) const;
 
   mutable std::mutex mutex_;

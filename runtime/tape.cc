@@ -66,7 +66,7 @@ void Tape::watch(const Tensor& x, const Tensor& gradient, Use first) {
 
 bool Tape::needs_gradient(const Tensor& x) const { return recording() && x && nodes_.contains(x.id()); }
 
-bool Tape::begin_entry(const Entry& entry) {
+void Tape::expect_not_saved(const Lists& entry) const {
   for (const Tensor& target : entry.in_place) {
     for (const Backward::Entry* earlier : entries_) {
       const bool saved =
@@ -77,6 +77,17 @@ bool Tape::begin_entry(const Entry& entry) {
       }
     }
   }
+  // Of a function that is recomputed the outer tape has saved what it takes.
+  if (outer_ != nullptr) outer_->expect_not_saved(entry);
+}
+
+bool Tape::begin_entry(const Lists& entry) {
+  if (inner_ != nullptr && inner_->phase_ != Phase::none) {
+    throw LogicError(fmt::format(
+        "{} was recorded on the tape outside of the function that is recomputed, which has one of its own", entry.name));
+  }
+  expect_not_saved(entry);
+  if (outer_ != nullptr) find_inputs(entry);
   const bool needed = std::any_of(entry.inputs.begin(), entry.inputs.end(), [&](const Tensor& x) { return needs_gradient(x); });
   if (!needed) return false;
 
@@ -85,7 +96,7 @@ bool Tape::begin_entry(const Entry& entry) {
     std::uninitialized_value_construct_n(array, count);
     return std::span<T>(array, count);
   };
-  const auto describe = [&](std::initializer_list<Tensor> tensors) {
+  const auto describe = [&](std::span<const Tensor> tensors) {
     const auto array = make_array(static_cast<Backward::Input*>(nullptr), tensors.size());
     std::transform(tensors.begin(), tensors.end(), array.begin(), [](const Tensor& x) {
       return Backward::Input{
@@ -156,7 +167,13 @@ void Tape::backward(const Tensor& output, const Tensor& d_output) {
   walk();
 }
 
-void Tape::walk() {
+void Tape::forget_steps() noexcept {
+  drop_entries();
+  std::erase_if(nodes_, [](const auto& item) { return !item.second.watched; });
+  for (auto& [id, node] : nodes_) node.next = node.first;
+}
+
+void Tape::walk() try {
   while (!entries_.empty()) {
     Backward::Entry& entry = *entries_.back();
     bool used = false;
@@ -190,12 +207,75 @@ void Tape::walk() {
     entries_.pop_back();
     destroy(entry);
   }
-  arena_.release();
-  std::erase_if(nodes_, [](const auto& item) { return !item.second.watched; });
   for (auto& [id, node] : nodes_) {
-    if (node.next == Use::write) node.gradient.fill_zero();
-    node.next = node.first;
+    if (node.watched && node.next == Use::write) node.gradient.fill_zero();
   }
+  forget_steps();
+} catch (...) {
+  forget_steps();
+  throw;
+}
+
+Tape& Tape::inner() {
+  if (inner_ == nullptr) {
+    inner_ = std::make_unique<Tape>(device_);
+    inner_->outer_ = this;
+  }
+  if (inner_->phase_ != Phase::none)
+    throw LogicError("a function that is recomputed recomputes another on the tape outside of it; it has one of its own");
+  return *inner_;
+}
+
+void Tape::find_inputs(const Lists& entry) {
+  for (const Tensor& x : entry.inputs) {
+    if (!outer_->needs_gradient(x) || nodes_.contains(x.id())) continue;
+    if (phase_ == Phase::second) {
+      throw LogicError(fmt::format("{} takes a tensor {} in a recomputed function's second run that nothing took in its first",
+                                   entry.name, to_string(x.shape())));
+    }
+    if (std::ranges::find(found_, x.id(), &Tensor::id) == found_.end()) found_.push_back(x);
+  }
+}
+
+Tape::FirstRun::FirstRun(Tape& outer) : inner_(outer.inner()) { inner_.phase_ = Phase::first; }
+
+std::span<const Tensor> Tape::FirstRun::end() {
+  inner_.phase_ = Phase::none;
+  return inner_.found_;
+}
+
+Tape::FirstRun::~FirstRun() {
+  inner_.phase_ = Phase::none;
+  inner_.found_.clear();
+}
+
+Tape::SecondRun::SecondRun(Tape& outer, const Backward& entry) : inner_(outer.inner()) {
+  inner_.clear();
+  for (std::size_t i = 0; i < entry.entry_.inputs.size(); ++i) {
+    if (entry.use(i) != Use::skip) inner_.watch(entry.saved(i), entry.d_input(i), entry.use(i));
+  }
+  inner_.phase_ = Phase::second;
+}
+
+Tape::SecondRun::~SecondRun() {
+  inner_.clear();
+  inner_.phase_ = Phase::none;
+}
+
+void Tape::SecondRun::backward(Tensor result, const Tensor& d_result) const {
+  if (d_result.size() != result.size()) {
+    throw LogicError(
+        fmt::format("a gradient {} came for the result {} of a recomputed function: a loss can't be recomputed, since it "
+                    "takes no upstream gradient",
+                    to_string(d_result.shape()), to_string(result.shape())));
+  }
+  const auto node = inner_.nodes_.find(result.id());
+  if (node != inner_.nodes_.end() && node->second.watched)
+    throw LogicError("a recomputed function's second run gives one of its inputs back, and its first didn't");
+  // Nothing of it: what is watched is zeroed.
+  if (node != inner_.nodes_.end()) node->second.gradient = d_result;
+  result = Tensor();  // nobody reads it
+  inner_.walk();
 }
 
 void Tape::clear() {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <memory_resource>
 #include <new>
 #include <span>
@@ -81,11 +82,36 @@ class Tape {
   /// alive.
   template <class F>
   void record(const Entry& entry, F backward) {
-    if (!begin_entry(entry)) return;
-    void* memory = arena_.allocate(sizeof(F), alignof(F));
-    end_entry(
-        ::new (memory) F(std::move(backward)), [](void* f, const Backward& b) { (*static_cast<F*>(f))(b); },
-        [](void* f) { static_cast<F*>(f)->~F(); });
+    const Lists lists{.name = entry.name,
+                      .inputs = {entry.inputs.begin(), entry.inputs.size()},
+                      .outputs = {entry.outputs.begin(), entry.outputs.size()},
+                      .saved = {entry.saved.begin(), entry.saved.size()},
+                      .in_place = {entry.in_place.begin(), entry.in_place.size()}};
+    if (begin_entry(lists)) end_entry(std::move(backward));
+  }
+
+  /// function(a tape), a Tensor, of which nothing is kept for backward but the result: backward calls the function once more, on another tape,
+  /// and goes back through that. It costs the function's time once more, and saves the memory of what its parts save. To this tape the
+  /// function is one entry called `name` (a literal), whose inputs are those tensors with a gradient, parameters among them, that its parts take:
+  /// they are found as it runs, so that none can be forgotten, and saved until backward has passed. The second run must be as the first:
+  /// what the function captures otherwise must still be there, unchanged, and its random masks must be functions of keys. It records on the tape
+  /// that it is given, and on no other (LogicError). Its result takes a gradient from above: a loss stays outside. Gradients have the same bits as
+  /// without.
+  template <class F>
+  Tensor recompute(std::string_view name, F function) {
+    if (!keeps()) return function(*this);
+    FirstRun first(*this);
+    const Tensor result = function(first.tape());
+    const std::span<const Tensor> inputs = first.end();
+    // A result that was there before has its entry already.
+    if (!needs_gradient(result) &&
+        begin_entry({.name = name, .inputs = inputs, .outputs = {&result, 1}, .saved = inputs, .in_place = {}})) {
+      end_entry([this, function = std::move(function)](const Backward& b) {
+        const SecondRun second(*this, b);
+        second.backward(function(second.tape()), b.d_output(0));
+      });
+    }
+    return result;
   }
 
   bool recording() const noexcept { return recording_ == Recording::on; }
@@ -94,7 +120,8 @@ class Tape {
 
   /// Walks back from `loss`, whose function must need no upstream gradient (a loss). Entries without a gradient of their outputs
   /// are skipped; each entry's saved tensors and closure go as it is passed; watched gradients that nothing wrote are zeroed. The
-  /// record is then empty; what is watched stays. Throws LogicError where `loss` was not recorded.
+  /// record is then empty; what is watched stays. Throws LogicError where `loss` was not recorded. Where a function throws, the rest of the
+  /// record is dropped, and watched gradients are of no use until the next backward.
   void backward(const Tensor& loss);
   /// The same from any output, with its gradient given.
   void backward(const Tensor& output, const Tensor& d_output);
@@ -106,9 +133,62 @@ class Tape {
   struct Node;
   using Run = void (*)(void*, const Backward&);
   using Destroy = void (*)(void*);
-  bool begin_entry(const Entry& entry);
+  /// An Entry whose tensors may be of any number.
+  struct Lists {
+    std::string_view name;
+    std::span<const Tensor> inputs, outputs, saved, in_place;
+  };
+
+  /// While a function runs that will be run again: finds what it takes of the tape that it is recomputed on.
+  class FirstRun {
+   public:
+    explicit FirstRun(Tape& outer);
+    ~FirstRun();
+    FirstRun(const FirstRun&) = delete;
+    FirstRun& operator=(const FirstRun&) = delete;
+    FirstRun(FirstRun&&) = delete;
+    FirstRun& operator=(FirstRun&&) = delete;
+    Tape& tape() const { return inner_; }
+    /// What was found, until this goes.
+    std::span<const Tensor> end();
+
+   private:
+    Tape& inner_;
+  };
+  /// The same function in backward: its gradients go where its entry's go.
+  class SecondRun {
+   public:
+    SecondRun(Tape& outer, const Backward& entry);
+    ~SecondRun();
+    SecondRun(const SecondRun&) = delete;
+    SecondRun& operator=(const SecondRun&) = delete;
+    SecondRun(SecondRun&&) = delete;
+    SecondRun& operator=(SecondRun&&) = delete;
+    Tape& tape() const { return inner_; }
+    void backward(Tensor result, const Tensor& d_result) const;
+
+   private:
+    Tape& inner_;
+  };
+  /// Which run of a recomputed function this tape is for, now.
+  enum class Phase : std::uint8_t { none, first, second };
+
+  bool begin_entry(const Lists& entry);
   void end_entry(void* closure, Run run, Destroy destroy);
+  template <class F>
+  void end_entry(F backward) {
+    void* memory = arena_.allocate(sizeof(F), alignof(F));
+    end_entry(
+        ::new (memory) F(std::move(backward)), [](void* f, const Backward& b) { (*static_cast<F*>(f))(b); },
+        [](void* f) { static_cast<F*>(f)->~F(); });
+  }
+  /// Whether anything is kept for a backward of this tape's own.
+  bool keeps() const noexcept { return recording() && phase_ != Phase::first; }
+  Tape& inner();
+  void expect_not_saved(const Lists& entry) const;
+  void find_inputs(const Lists& entry);
   void walk();
+  void forget_steps() noexcept;
   void drop_entries() noexcept;
   Tensor& seed(const Tensor& output);
 
@@ -118,6 +198,12 @@ class Tape {
   std::pmr::monotonic_buffer_resource arena_;  // entries and closures of the record
   std::pmr::vector<Backward::Entry*> entries_;
   std::pmr::unordered_map<std::uint64_t, Node> nodes_;  // what is known of tensors, by id
+
+  std::unique_ptr<Tape> inner_;  // for functions that are recomputed; null until there is one
+  // Of an inner tape:
+  Tape* outer_ = nullptr;
+  Phase phase_ = Phase::none;
+  std::vector<Tensor> found_;  // in the first run: tensors of the outer tape that were taken, each once
 };
 
 }  // namespace lathe

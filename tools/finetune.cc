@@ -252,8 +252,12 @@ int finetune_command(const FinetuneOptions& call) {
   print_plan(*classifier, samples, settings, steps);
   const RunSection hashes = inputs_section(std::move(inputs), &options.model, classifier->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
+  const LabelledSamples* const dev = samples.dev ? &*samples.dev : nullptr;
+  const MemoryEstimate memory = estimate_memory(*classifier, samples.train, dev, settings);
+  print_memory(memory, *device.device);
+  expect_memory(memory, *classifier, samples.train, dev, settings);
   if (options.dry_run) {
-    fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings),
+    fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, dev, settings),
                                      fmt::format("{} texts", settings.batch_size)));
     return 0;
   }
@@ -269,6 +273,7 @@ int finetune_command(const FinetuneOptions& call) {
   RunObserver observer(options.output, classifier->labels(), steps);
   RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
   results.place = place_of(device);
+  results.place.estimated_memory_bytes = memory.total();
   write_results(options.output, results);
   write_pictures(options.output, results, observer.curves(), samples.dev_texts, samples.test_texts, sections);
   print_training(results.train, results.peak_memory_bytes, results.place);

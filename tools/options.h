@@ -40,6 +40,7 @@ struct TrainingOptions {
   std::uint32_t seed = 42;
   std::int64_t log_steps = 10;
   std::int64_t micro_batch_tokens = 0;
+  std::string recompute = "none";
   bool no_graphs = false;
   bool tune = false;
   std::optional<std::filesystem::path> product_table;

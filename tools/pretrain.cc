@@ -282,6 +282,9 @@ int pretrain_command(const PretrainOptions& call) {
   print_plan(*model, sequences, options, steps);
   const RunSection hashes = inputs_section(std::move(inputs), options.model ? &*options.model : nullptr, model->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
+  const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings);
+  print_memory(memory, *device.device);
+  expect_memory(memory, *model, sequences.train, dev, settings);
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*model, sequences.train, dev, settings),
                                      fmt::format("up to {} tokens", settings.batch_tokens)));
@@ -300,7 +303,8 @@ int pretrain_command(const PretrainOptions& call) {
   const PretrainResult result = pretrain(*model, sequences.train, dev, settings, observer, &stop);
   observer.finish();
   const std::int64_t peak = peak_memory_bytes();
-  const RunPlace place = place_of(device);
+  RunPlace place = place_of(device);
+  place.estimated_memory_bytes = memory.total();
   write_results(options.output, result, peak, place);
   write_curves(options.output, observer.curves());
   print_training(result, peak, place);

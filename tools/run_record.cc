@@ -25,6 +25,7 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                                        {"seed", std::int64_t{options.seed}},
                                        {"log-steps", options.log_steps},
                                        {"micro-batch-tokens", options.micro_batch_tokens},
+                                       {"recompute", options.recompute},
                                        {"no-graphs", options.no_graphs},
                                        {"device", device.name},
                                        {"precision", device.precision},

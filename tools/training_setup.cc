@@ -76,6 +76,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.seed = options.seed;
   settings.log_steps = options.log_steps;
   settings.micro_batch_tokens = options.micro_batch_tokens;
+  settings.recompute = options.recompute == "blocks" ? Recompute::blocks : Recompute::none;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   settings.tune_products = options.tune;
   parse_warmup(options.warmup, settings);
@@ -99,6 +100,16 @@ void check_finite(const LoadReport& report, const fs::path& model, const Trainin
                                      shortened((model / "model.safetensors").string(), 50), describe(tensors)));
   }
   print_warning(printable(describe(tensors)));
+}
+
+void print_memory(const MemoryEstimate& estimate, const Device& device) {
+  const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  write_message(fmt::format(
+      "memory: {:.3g} GB for tensors, of {:.3g} {}: {:.3g} weights and gradients, {:.3g} AdamW's moments, {:.3g} a step "
+      "of up to {} tokens at once\n",
+      gigabytes(estimate.total()), gigabytes(memory_for_run(device)),
+      device.kind() == DeviceKind::cpu ? "that are free" : "that the GPU has", gigabytes(estimate.weights),
+      gigabytes(estimate.optimizer), gigabytes(estimate.step), estimate.tokens));
 }
 
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lathe/training/memory_estimate.h"
 #include "lathe/training/model_weights.h"
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
@@ -38,6 +39,9 @@ void check_readable_twice(std::string_view command, std::span<const std::filesys
 
 /// Refuses weights of `model` that aren't numbers, unless they are allowed.
 void check_finite(const LoadReport& report, const std::filesystem::path& model, const TrainingOptions& options);
+
+/// What a run will take of its device's memory, and what is free.
+void print_memory(const MemoryEstimate& estimate, const Device& device);
 
 /// What a run took.
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place);

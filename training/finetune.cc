@@ -40,28 +40,18 @@ std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int
   return tokens;
 }
 
-Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch) {
-  return cross_entropy_loss(tape, classifier.model().forward(tape, batch), batch, {});
-}
-
-void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, std::int64_t budget, StepBatches& batches) {
-  batches.count = 0;
-  batches.tokens = tokens_of(train.samples, members);
-  batches.rows = std::ssize(members);
-  for_each_part(train.samples, members, budget, [&](std::span<const std::int32_t> part, std::int32_t first) {
-    auto& [packed, bucket] = batches.add();
-    pack_sequences(train.samples, part, train.labels, first, packed);
-    bucket = round_up(packed);
-  });
+Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch, Recompute recompute) {
+  return cross_entropy_loss(tape, classifier.model().forward(tape, batch, recompute), batch, {});
 }
 
 /// Forward and backward of `members`, which leaves the gradients behind.
 void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
                     const FinetuneSettings& settings) {
   TrainingStep step(
-      classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch); }, Replay::off);
+      classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch, settings.recompute); },
+      Replay::off);
   StepBatches batches;
-  pack_step(train, members, settings.micro_batch_tokens, batches);
+  pack_step(train, members, settings, batches);
   compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
 }
 
@@ -95,10 +85,8 @@ class Run final : public TrainingTask {
     prepare_products();
   }
 
-  void pack(std::int64_t step, StepBatches& batches) override {
-    pack_step(train_, order_.batch(step), settings_.micro_batch_tokens, batches);
-  }
-  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch); }
+  void pack(std::int64_t step, StepBatches& batches) override { pack_step(train_, order_.batch(step), settings_, batches); }
+  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch, settings_.recompute); }
 
   double epochs_at(std::int64_t steps) const override {
     return static_cast<double>(steps) / static_cast<double>(steps_.per_epoch);
@@ -219,6 +207,18 @@ LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t>
     part.labels.push_back(all.labels[static_cast<std::size_t>(i)]);
   }
   return part;
+}
+
+void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, const FinetuneSettings& settings,
+               StepBatches& batches) {
+  batches.count = 0;
+  batches.tokens = tokens_of(train.samples, members);
+  batches.rows = std::ssize(members);
+  for_each_part(train.samples, members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
+    auto& [packed, bucket] = batches.add();
+    pack_sequences(train.samples, part, train.labels, first, packed);
+    bucket = round_up(packed);
+  });
 }
 
 TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {

@@ -64,6 +64,10 @@ std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const Fine
 /// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits.
 void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings);
 
+/// Packs what a step sees, `members`, and rounds it up.
+void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, const FinetuneSettings& settings,
+               StepBatches& batches);
+
 /// The steps that settings ask for on so many samples. UsageError for more than 1e9.
 TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples);
 

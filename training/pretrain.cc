@@ -28,8 +28,8 @@ std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int
   return tokens;
 }
 
-Tensor loss_of(Tape& tape, const MaskedLm& model, const Batch& batch) {
-  return cross_entropy_loss(tape, model.model().forward(tape, batch), batch, model.model().loss_settings());
+Tensor loss_of(Tape& tape, const MaskedLm& model, const Batch& batch, Recompute recompute) {
+  return cross_entropy_loss(tape, model.model().forward(tape, batch, recompute), batch, model.model().loss_settings());
 }
 
 /// How many labelled rows a batch of so many tokens has, but for a chance of one in 10^8: the mean and six deviations to either side.
@@ -116,7 +116,7 @@ class Run final : public TrainingTask {
   void pack(std::int64_t step, StepBatches& batches) override {
     pack_step(model_, train_, batches_.batch(step), settings_, step, batches);
   }
-  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, model_, batch); }
+  Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, model_, batch, settings_.recompute); }
 
   double epochs_at(std::int64_t steps) const override { return batches_.epochs_at(steps); }
   bool ends_epoch(std::int64_t steps) const override { return batches_.ends_epoch(steps); }
@@ -231,7 +231,7 @@ std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const Tok
     Tape tape(model.device(), Recording::off);
     const Batch batch = upload(model.device(), model.dtype(), packed, {.loss_denominator = static_cast<double>(rows)});
     std::array<float, 1> loss{};
-    loss_of(tape, model, batch).copy_to<float>(loss);
+    loss_of(tape, model, batch, Recompute::none).copy_to<float>(loss);
     score.loss += static_cast<double>(loss[0]) * static_cast<double>(rows);
     score.tokens += rows;
     first = next;
@@ -268,7 +268,8 @@ void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSett
     try {
       const AdamWOptimizer optimizer(model.arena(), settings.optimizer);
       TrainingStep step(
-          model.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, model, batch); }, Replay::off);
+          model.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, model, batch, settings.recompute); },
+          Replay::off);
       StepBatches batches;
       pack_step(model, train, members, smaller, 0, batches);
       compute_gradients(step, batches, {.seed = settings.seed, .step = 0});

@@ -49,6 +49,7 @@ Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, 
                {"device", place.device},
                {"precision", place.precision}};
   if (place.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *place.peak_gpu_memory_bytes;
+  if (place.estimated_memory_bytes) json["estimated_memory_bytes"] = *place.estimated_memory_bytes;
   return json;
 }
 

@@ -16,7 +16,8 @@ namespace [[gnu::visibility("default")]] lathe {
 struct RunPlace {
   std::string device = "cpu";  ///< "cpu", "NVIDIA H200", "emulated sm_80 on the CPU, ..."
   std::string precision = "fp32";
-  std::optional<std::int64_t> peak_gpu_memory_bytes{};  ///< the most that tensors had of a GPU's memory, where one computed
+  std::optional<std::int64_t> peak_gpu_memory_bytes{};   ///< the most that tensors had of a GPU's memory, where one computed
+  std::optional<std::int64_t> estimated_memory_bytes{};  ///< that tensors would have at most, as was said before the first step
 };
 
 /// The contents of results.json.

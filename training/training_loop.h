@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lathe/layers/bert.h"
 #include "lathe/optim/adamw.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/runtime/tape.h"
@@ -30,6 +31,8 @@ struct TrainingSettings {
   /// Tokens of a micro-batch, at most; a batch is computed as one where 0. It bounds a step's memory, and changes nothing but the rounding of
   /// gradients.
   std::int64_t micro_batch_tokens = 0;
+  /// What a step computes again rather than keep it: less memory for more time, and the same bits.
+  Recompute recompute = Recompute::none;
   Replay replay = Replay::graphs;
   /// Whether a GPU's matrix products are timed before the first step, and the fastest taken, rather than what the library expects to be.
   bool tune_products = false;

@@ -29,11 +29,11 @@ inline constexpr std::size_t kSharedBytesByDefault = 48U << 10U;
 inline constexpr std::size_t kSharedBytesAtMost = 163U << 10U;
 
 /// Enqueues `kernel` with the arguments, converted to the kernel's parameters and copied. Throws CudaError where CUDA refuses it.
-/// An empty grid is nothing to do.
+/// An empty grid is nothing to do, and neither is a rehearsal.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, CudaStream stream, Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
-  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0 || stream.work == Work::rehearsed) return;
 #ifdef LATHE_EMULATED
   emulation::launch(kernel, {.grid = shape.grid, .block = shape.block, .shared_bytes = shape.shared_bytes}, stream.handle,
                     Parameters(std::forward<Arguments>(arguments))...);
@@ -48,6 +48,11 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, CudaStream 
   config.stream = stream.handle;
   check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...));
 #endif
+}
+
+/// Enqueues zeros for `bytes` bytes at `to`. Throws CudaError where CUDA refuses it.
+inline void fill_zero(CudaStream stream, void* to, std::int64_t bytes) {
+  if (stream.work == Work::done) check(cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), stream.handle));
 }
 
 }  // namespace lathe

@@ -48,13 +48,18 @@ struct TinyModel {
   ParameterArena arena;
 };
 
-TEST(Bert, EveryParametersGradientByCentralDifferences) {
+/// What is computed again, or isn't.
+class BertGradients : public testing::TestWithParam<Recompute> {};
+INSTANTIATE_TEST_SUITE_P(, BertGradients, testing::Values(Recompute::none, Recompute::blocks),
+                         [](const auto& parameter) { return parameter.param == Recompute::none ? "Kept" : "Recomputed"; });
+
+TEST_P(BertGradients, OfEveryParameterByCentralDifferences) {
   const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
   const TinyModel model(device, DType::f64);
   const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
   Tape tape(device);
   model.arena.watch(tape, Use::write);
-  tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch), batch, {}));
+  tape.backward(cross_entropy_loss(tape, model.classifier.forward(tape, batch, GetParam()), batch, {}));
   double total = 0.0;
   for (const Parameter& parameter : model.parameters.all()) {
     for (std::int64_t i = 0; i < parameter.value.size(); i += 1 + parameter.value.size() / 24) {
@@ -73,7 +78,7 @@ TEST(Bert, EveryParametersGradientByCentralDifferences) {
   EXPECT_GT(total, 1.0) << "gradients that are all nothing would pass too";
 }
 
-TEST(Bert, MaskedLanguageModelsGradientsByCentralDifferences) {
+TEST_P(BertGradients, OfAMaskedLanguageModelByCentralDifferences) {
   const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
   ParameterSet parameters;
   const BertMaskedLm model(parameters, tiny());
@@ -90,7 +95,7 @@ TEST(Bert, MaskedLanguageModelsGradientsByCentralDifferences) {
   };
   Tape tape(device);
   arena.watch(tape, Use::write);
-  const Tensor logits = model.forward(tape, batch);
+  const Tensor logits = model.forward(tape, batch, GetParam());
   EXPECT_EQ(logits.shape(), (Shape{3, 64})) << "6 tokens, and columns of padding";
   tape.backward(cross_entropy_loss(tape, logits, batch, model.loss_settings()));
   for (const Parameter& parameter : parameters.all()) {
@@ -128,6 +133,62 @@ TEST(Bert, MicroBatchesAddUp) {
   const auto once = gradients_after(1);
   const auto thrice = gradients_after(3);
   for (std::size_t i = 0; i < once.size(); ++i) ASSERT_NEAR(thrice[i], 3.0 * once[i], 1e-12 + 1e-12 * std::abs(once[i]));
+}
+
+TEST(Bert, RecomputingGivesTheSameBits) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  const TinyModel model(device, DType::f32);
+  // Two micro-batches: the first writes, the second adds.
+  const auto computed = [&](Recompute recompute) {
+    std::vector<float> numbers;
+    for (const std::uint32_t step : {1U, 2U}) {
+      const Batch batch = small_batch(device, DType::f32, RandomKey{.seed = 5, .step = step});
+      Tape tape(device);
+      model.arena.watch(tape, step == 1 ? Use::write : Use::add);
+      const Tensor loss = cross_entropy_loss(tape, model.classifier.forward(tape, batch, recompute), batch, {});
+      tape.backward(loss);
+      numbers.push_back(*loss.data<float>());
+    }
+    const float* gradients = model.arena.gradients().data<float>();
+    numbers.insert(numbers.end(), gradients, gradients + model.arena.gradients().size());
+    return numbers;
+  };
+  EXPECT_EQ(computed(Recompute::blocks), computed(Recompute::none));
+}
+
+TEST(Bert, RecomputingKeepsOneTensorALayer) {
+  constexpr std::int64_t kLayers = 4;
+  BertSettings settings = tiny();
+  settings.layers = kLayers;
+  struct Memory {
+    std::int64_t kept = 0, peak = 0;
+  };
+  const auto memory_of = [&](Recompute recompute) {
+    const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 26});
+    const TinyModel model(device, DType::f32, settings);
+    const Batch batch = small_batch(device, DType::f32, RandomKey{.seed = 5, .step = 1});
+    Tape tape(device);
+    model.arena.watch(tape, Use::write);
+    const std::int64_t before = device->memory().now;
+    const Tensor states = model.classifier.bert().forward(tape, batch, RowKind::tokens, recompute);
+    const Tensor gradient = Tensor::zeros(device, DType::f32, states.shape());
+    const std::int64_t kept = device->memory().now - before;
+    tape.backward(states, gradient);
+    return Memory{.kept = kept, .peak = device->memory().peak - before};
+  };
+  const Memory all = memory_of(Recompute::none);
+  const Memory inputs = memory_of(Recompute::blocks);
+  const std::int64_t tokens = small_packed_batch().token.size();
+  const auto room = [](std::int64_t elements) { return (elements * 4 + 64 + 63) / 64 * 64; };
+  const std::int64_t states = room(tokens * settings.hidden_size);
+  // Of a layer beside its input: q, k and v; the attention's result and its lse; of two LayerNorms z, mean and rstd; what goes into the
+  // feed-forward layer, and what comes into and out of its activation.
+  const std::int64_t layer = room(3 * tokens * settings.hidden_size) + states + room(settings.heads * tokens) +
+                             2 * (states + 2 * room(tokens)) + states + 2 * room(tokens * settings.feed_forward);
+  EXPECT_EQ(all.kept - inputs.kept, kLayers * layer);
+  // While the last layer is gone back through, it is there in either case; recomputed, its input's gradient has been there before.
+  EXPECT_LE(all.peak - inputs.peak, (kLayers - 1) * layer);
+  EXPECT_GE(all.peak - inputs.peak, (kLayers - 1) * layer - states);
 }
 
 TEST(Bert, LabelledRowsAreThoseOfAllTokens) {

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
+#include "lathe/kernels/reduce.h"
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/error.h"
+#include "lathe/runtime/graph.h"
 #include "lathe/runtime/tensor.h"
 
 #ifdef LATHE_EMULATED
@@ -102,6 +105,29 @@ TEST(CudaDevice, SaysHowMuchMemoryIsMissing) {
     EXPECT_NE(std::string(failure.what()).find("--batch-size"), std::string::npos) << failure.what();
   }
   EXPECT_NO_THROW(device->allocate(300 << 10));
+}
+
+TEST(CudaDevice, ARehearsalTakesNoneOfItsMemory) {
+  const DeviceRef device = Device::cuda({.index = 0, .limit_bytes = 1 << 20});
+  const DeviceRef rehearsal = Device::rehearsal(device);
+  EXPECT_EQ(rehearsal->kind(), DeviceKind::cuda);
+  EXPECT_THROW(rehearsal->cpu_stream(), LogicError);
+  const Tensor lasting = Tensor::zeros(rehearsal, DType::f32, Shape{1 << 28});
+  // What is captured is enqueued nowhere, and has its memory where steps have theirs.
+  Tensor result;
+  const Graph graph = Graph::capture(rehearsal, [&] {
+    const StepMemory memory(rehearsal);
+    result = Tensor::like(lasting);
+    on(lasting, [&]<class T>(auto stream) {
+      if constexpr (!std::is_same_v<T, double>)
+        add(stream, Add<T>{.y = result.data<T>(), .a = lasting.data<T>(), .b = lasting.data<T>(), .count = lasting.size()});
+    });
+    EXPECT_THROW(rehearsal->upload(nullptr, std::as_bytes(std::span("x"))), LogicError);
+  });
+  graph.replay();
+  rehearsal->synchronize();
+  EXPECT_GE(rehearsal->memory().peak, 2 * lasting.bytes());
+  EXPECT_EQ(device->memory().peak, 0);
 }
 
 TEST(CudaDevice, AnotherGpuThanThereIsIsRefused) {

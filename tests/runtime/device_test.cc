@@ -119,6 +119,48 @@ TEST(Device, HandlesMayBeSharedBetweenThreads) {
   EXPECT_EQ(device->memory().now, 128);
 }
 
+TEST(Device, ARehearsalCountsWhatTheDeviceWouldAndTakesNothing) {
+  const DeviceRef device = small_device();
+  const auto peak_on = [](const DeviceRef& place) {
+    Storage a = place->allocate(1000);
+    const Storage b = place->allocate(5000);
+    a = Storage();
+    const Storage c = place->allocate(300);
+    return place->memory();
+  };
+  const DeviceRef rehearsal = Device::rehearsal(device);
+  const MemoryUse counted = peak_on(rehearsal);
+  EXPECT_EQ(device->memory().peak, 0);
+  EXPECT_EQ(peak_on(device).peak, counted.peak);
+  EXPECT_EQ(peak_on(device).now, counted.now);
+  EXPECT_EQ(rehearsal->kind(), DeviceKind::cpu);
+  EXPECT_EQ(rehearsal->name(), "cpu");
+  // More than any machine has.
+  const Storage huge = rehearsal->allocate(std::int64_t{1} << 39);
+  EXPECT_GT(rehearsal->memory().now, std::int64_t{1} << 39);
+  // Nothing is copied to what isn't there.
+  const std::vector<std::byte> bytes(64, std::byte{7});
+  rehearsal->upload(huge.data(), bytes);
+  rehearsal->fill_zero(huge.data(), huge.bytes());
+  rehearsal->copy(huge.data(), huge.data() + 64, 64);
+  const std::span<std::byte> staged = rehearsal->stage(huge.data(), 64);
+  staged[63] = std::byte{9};
+  rehearsal->send(huge.data(), staged);
+  std::vector<std::byte> back = bytes;
+  rehearsal->download(back, huge.data());
+  EXPECT_EQ(back, std::vector<std::byte>(64));
+}
+
+TEST(Device, SaysWhatIsAvailable) {
+  const DeviceRef device = small_device(1 << 20);
+  const std::int64_t before = device->available_memory();
+  EXPECT_LE(before, 1 << 20);
+  EXPECT_GT(before, 1 << 19);
+  const Storage block = device->allocate(1 << 18);
+  EXPECT_LE(device->available_memory(), before - (1 << 18));
+  EXPECT_NO_THROW(device->allocate(device->available_memory() - 128));
+}
+
 TEST(Device, RefusesWhatTheProcessorCannotDo) {
   EXPECT_THROW(Device::cpu({.threads = 0, .target = {}, .reserved_bytes = 1 << 20}), UsageError);
   if (best_cpu_target() == CpuTarget::v3) {

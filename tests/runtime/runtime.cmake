@@ -4,7 +4,7 @@ if(LATHE_CUDA_BACKEND)
 endif()
 lathe_test(runtime CUDA
   SOURCES runtime/atomic_file_test.cc runtime/device_test.cc runtime/error_test.cc runtime/file_lock_test.cc runtime/graph_test.cc runtime/host_memory_test.cc
-    runtime/parameters_test.cc runtime/processors_test.cc runtime/random_test.cc runtime/tape_test.cc runtime/tensor_test.cc ${cuda_tests}
+    runtime/parameters_test.cc runtime/processors_test.cc runtime/random_test.cc runtime/recompute_test.cc runtime/tape_test.cc runtime/tensor_test.cc ${cuda_tests}
   LINKS lathe::runtime)
 
 if(LATHE_KERNEL_BACKEND STREQUAL "cuda")

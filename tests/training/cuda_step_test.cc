@@ -30,6 +30,7 @@ struct Way {
   DType dtype = DType::f32;
   Replay replay = Replay::graphs;
   std::int64_t micro_batch_tokens = 0;
+  Recompute recompute = Recompute::none;
 };
 
 /// The losses of training a classifier for so many steps, and the last step's gradients.
@@ -37,6 +38,7 @@ struct Trained {
   std::vector<double> losses;
   std::vector<float> gradients;
   std::int64_t graphs = 0;
+  std::int64_t peak = 0;  // of the device's memory, bytes
 };
 Trained train(const DeviceRef& device, const Way& way, const Members& members, std::int64_t steps = kSteps) {
   ParameterSet parameters;
@@ -45,7 +47,10 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members, s
   for (const Parameter& parameter : parameters.all()) ParameterArena::initialise(parameter, 3, 0.05);
   AdamWOptimizer optimizer(arena, {}, way.replay);
   TrainingStep step(
-      arena, [&](Tape& tape, const Batch& batch) { return cross_entropy_loss(tape, model.forward(tape, batch), batch, {}); },
+      arena,
+      [&](Tape& tape, const Batch& batch) {
+        return cross_entropy_loss(tape, model.forward(tape, batch, way.recompute), batch, {});
+      },
       way.replay);
   const Data data = make_data(ClassToken::second);
   StepBatches batches;
@@ -73,6 +78,7 @@ Trained train(const DeviceRef& device, const Way& way, const Members& members, s
   trained.gradients.resize(static_cast<std::size_t>(arena.gradients().size()));
   arena.gradients().copy_to<float>(trained.gradients);
   trained.graphs = step.graphs();
+  trained.peak = device->memory().peak;
   return trained;
 }
 
@@ -121,6 +127,22 @@ TEST_F(CudaStep, GraphsAndKernelsOneByOneGiveTheSameBits) {
   EXPECT_EQ(graphs.losses, kernels.losses);
   EXPECT_EQ(graphs.gradients, kernels.gradients);
   EXPECT_EQ(kernels.graphs, 0);
+}
+
+TEST_F(CudaStep, RecomputingGivesTheSameBits) {
+  constexpr std::int64_t kFew = 2;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const Replay replay : {Replay::graphs, Replay::off}) {
+      Way way{.dtype = dtype, .replay = replay, .micro_batch_tokens = 80};
+      const Trained kept = train(cuda(), way, varying, kFew);
+      way.recompute = Recompute::blocks;
+      const Trained again = train(cuda(), way, varying, kFew);
+      EXPECT_EQ(again.losses, kept.losses) << to_string(dtype);
+      EXPECT_EQ(again.gradients, kept.gradients) << to_string(dtype);
+      EXPECT_EQ(again.graphs, kept.graphs);
+      EXPECT_LT(again.peak, kept.peak) << to_string(dtype);
+    }
+  }
 }
 
 TEST_F(CudaStep, MicroBatchesHaveTheGradientsOfTheBatch) {

@@ -80,6 +80,22 @@ class FinetuneTest : public testing::Test {
   FinetuneSettings settings_;
 };
 
+TEST_F(FinetuneTest, RecomputingTrainsToTheSameBytes) {
+  settings_.max_steps = 8;
+  const auto run = [&](Recompute recompute, const char* name) {
+    const auto classifier = load();
+    const LabelledSamples train = samples(*classifier, "train.tsv");
+    settings_.recompute = recompute;
+    Recorder recorder(output(name));
+    finetune(*classifier, train, nullptr, settings_, recorder);
+    return std::pair(contents(folder_ / name / "model.safetensors"), classifier->device()->memory().peak);
+  };
+  const auto [kept, peak] = run(Recompute::none, "kept");
+  const auto [recomputed, lower_peak] = run(Recompute::blocks, "recomputed");
+  EXPECT_EQ(recomputed, kept);
+  EXPECT_LT(lower_peak, peak);
+}
+
 TEST_F(FinetuneTest, LearnsAndKeepsTheBest) {
   const auto classifier = load();
   const LabelledSamples train = samples(*classifier, "train.tsv");

@@ -112,6 +112,23 @@ TEST_F(PretrainTest, LearnsFromScratch) {
   EXPECT_EQ(evaluate_masked_lm(*saved, dev, settings_)->loss, result.dev->score.loss);
 }
 
+TEST_F(PretrainTest, RecomputingTrainsToTheSameBytes) {
+  const TokenizedSamples train = sequences("train.txt");
+  settings_.max_steps = 8;
+  settings_.micro_batch_tokens = 100;
+  const auto run = [&](Recompute recompute, const char* name) {
+    const auto model = create();
+    settings_.recompute = recompute;
+    Recorder recorder(folder_ / name);
+    pretrain(*model, train, nullptr, settings_, recorder);
+    return std::pair(contents(folder_ / name / "model.safetensors"), model->device()->memory().peak);
+  };
+  const auto [kept, peak] = run(Recompute::none, "kept");
+  const auto [recomputed, lower_peak] = run(Recompute::blocks, "recomputed");
+  EXPECT_EQ(recomputed, kept);
+  EXPECT_LT(lower_peak, peak);
+}
+
 TEST_F(PretrainTest, TheSameSeedGivesTheSameBytesAndAnotherSeedOthers) {
   const TokenizedSamples train = sequences("train.txt");
   settings_.max_steps = 12;

@@ -12,6 +12,8 @@ lathe_test(pages
   LINKS lathe::training)
 target_compile_definitions(test_pages PRIVATE LATHE_PYTHON="${LATHE_PYTHON}")
 
+lathe_test(memory_estimate CUDA SOURCES training/memory_estimate_test.cc LINKS lathe::training)
+
 # Pre-training beside PyTorch's (scripts/golden_pretrain.py): the first steps, and where everything is tested all of them.
 lathe_test(pretrain_golden SOURCES training/pretrain_golden_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 target_compile_definitions(test_pretrain_golden PRIVATE LATHE_GOLDEN_PRETRAIN="${CMAKE_CURRENT_SOURCE_DIR}/golden/pretrain")

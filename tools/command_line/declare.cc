@@ -206,6 +206,14 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
       ->capture_default_str()
       ->group(kTraining);
   command
+      .add_option("--recompute", options.recompute,
+                  "what backward computes again instead of having it kept, so that a step needs less memory and, with blocks "
+                  "(the model's layers), about a third more time; the results are the same")
+      ->check(CLI::IsMember({"none", "blocks"}))
+      ->type_name("WHAT")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
       .add_flag("--no-graphs", options.no_graphs,
                 "on a GPU, launch a step's kernels one by one instead of replaying what was captured of one")
       ->group(kTraining);

@@ -38,6 +38,7 @@ constexpr std::array kSettings = {
     Synonym{"warmup-steps", "warmup"},
     Synonym{"logging-steps", "log-steps"},
     Synonym{"gradient-accumulation-steps", "micro-batch-tokens"},
+    Synonym{"gradient-checkpointing", "recompute"},
     Synonym{"data-seed", "seed"},
     Synonym{"bf16", "precision"},
     Synonym{"fp16", "precision"},
