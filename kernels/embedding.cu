@@ -3,8 +3,10 @@
 // Forward: as LayerNorm's, a team of warps holds a token's row; three gathers, and y and z are written. Bytes an element, in sizes of T: a row
 // of words read, y and z written (3), positions and types from caches. Backward of the norm: device/norm_backward.cuh, 3. Words: a block owns
 // a split of at most 64 tokens, reads their rows of d_z once and adds them to the table's row; only where a word has several splits do sums
-// go through the workspace. Positions and types read d_z once each, by columns. No atomics: each sum has an order of its own.
+// go through the workspace. Positions and types read d_z once more, together, by columns. No atomics: each sum has an order of its own.
 #include "lathe/kernels/embedding.h"
+
+#include <algorithm>
 
 #include "lathe/kernels/device/alignment.h"
 #include "lathe/kernels/device/check.h"
@@ -158,7 +160,7 @@ __global__ void __launch_bounds__(kWordThreads) embedding_splits_kernel(const __
     if (alone) piece = load<kPiece, Reuse::once>(to + place);
 #pragma unroll
     for (int k = 0; k < kPiece; ++k) piece[k] += sum[p * kPiece + k];
-    store(to + place, piece);
+    store_global(to + place, piece);
   }
 }
 
@@ -178,56 +180,74 @@ __global__ void __launch_bounds__(kWordThreads)
   auto piece = load<kWidth, Reuse::once>(to);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) piece[k] += sum[k];
-  store(to, piece);
+  store_global(to, piece);
 }
 
-/// A block owns a position and a tile of columns; each of its warps takes a run of sequences.
+/// Blocks, along the positions, that sum them: enough with the tiles of columns to fill a large GPU, and so few that their sums of two types are
+/// 3 % of 16,384 rows of bf16.
+inline constexpr std::int64_t kPositionBlocks = 64;
+/// Types whose sums a walk over the rows keeps.
+inline constexpr int kTypesAtOnce = 2;
+
+/// A block owns every gridDim.x-th position and a tile of columns; each of its warps takes a run of sequences. The types' sums over all of
+/// them are a part of theirs. Where there are more types than a walk sums, their rows are read by walks of their own.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kColumnWarps* kWarp)
-    embedding_positions_kernel(const __grid_constant__ EmbeddingBackward<T> args) {
+    embedding_positions_kernel(const __grid_constant__ EmbeddingBackward<T> args, float* type_sums) {
+  constexpr int kPiece = WarpSums<kWidth>::kPiece;
   __shared__ WarpSums<kWidth> shared;
-  const std::int64_t position = blockIdx.x;
-  const std::int64_t index = position - args.first_position;
   const std::int64_t tile = static_cast<std::int64_t>(blockIdx.y) * kTileColumns<kWidth>;
   const std::int64_t column = tile + threadIdx.x % kWarp * kWidth;
   const auto warp = static_cast<int>(threadIdx.x / kWarp);
-  float sum[kWidth] = {};
-  if (index >= 0 && column < args.channels) {
-    add_rows(sum, args.sequences * warp / kColumnWarps, args.sequences * (warp + 1) / kColumnWarps, 1,
-             [&](std::int64_t b) -> const T* {
-               const std::int64_t t = args.cu_seqlens[b] + index;
-               return t < args.cu_seqlens[b + 1] ? args.d_z + t * args.channels + column : nullptr;
-             });
-  }
-  sum_warps(sum, shared, [&](int c, float total) {
-    if (tile + c >= args.channels) return;
-    float& to = args.d_positions[position * args.channels + tile + c];
-    to = args.use_positions == Use::add ? to + total : total;
-  });
-}
-
-/// A block owns a part of the tokens and a tile of columns; its warps deal the tokens among them, one type after another. A token's row is
-/// read for its own type alone.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kColumnWarps* kWarp)
-    embedding_types_kernel(const __grid_constant__ EmbeddingBackward<T> args, float* sums, int parts) {
-  __shared__ WarpSums<kWidth> shared;
-  const std::int64_t tile = static_cast<std::int64_t>(blockIdx.y) * kTileColumns<kWidth>;
-  const std::int64_t column = tile + threadIdx.x % kWarp * kWidth;
-  const std::int64_t begin = args.tokens * blockIdx.x / parts;
-  const std::int64_t end = args.tokens * (blockIdx.x + 1) / parts;
-  for (std::int64_t type = 0; type < args.types; ++type) {
-    float sum[kWidth] = {};
-    if (column < args.channels) {
-      add_rows(sum, begin + threadIdx.x / kWarp, end, kColumnWarps, [&](std::int64_t t) -> const T* {
-        return args.type[t] == type ? args.d_z + t * args.channels + column : nullptr;
+  const std::int64_t begin = args.sequences * warp / kColumnWarps;
+  const std::int64_t end = args.sequences * (warp + 1) / kColumnWarps;
+  const std::int64_t types = args.use_types == Use::skip ? 0 : args.types;
+  std::int64_t first_type = 0;
+  do {
+    float of_type[kTypesAtOnce][kWidth] = {};
+    for (std::int64_t position = blockIdx.x; position < args.positions; position += gridDim.x) {
+      const std::int64_t index = position - args.first_position;
+      float of_position[kWidth] = {};
+      if (index >= 0 && column < args.channels) {
+        for_each_row<kWidth>(
+            begin, end, 1,
+            [&](std::int64_t b) -> RowColumns<T> {
+              const std::int64_t t = args.cu_seqlens[b] + index;
+              if (t >= args.cu_seqlens[b + 1]) return {nullptr, -1};
+              const int kind = types > 0 ? static_cast<int>(args.type[t] - first_type) : -1;
+              const bool wanted = first_type == 0 || (kind >= 0 && kind < kTypesAtOnce);
+              return {wanted ? args.d_z + t * args.channels + column : nullptr, kind};
+            },
+            [&](const float(&values)[kWidth], int kind) {
+              add_columns(of_position, values);
+#pragma unroll
+              for (int y = 0; y < kTypesAtOnce; ++y) {
+                if (kind == y) add_columns(of_type[y], values);
+              }
+            });
+      }
+      if (first_type > 0 || args.use_positions == Use::skip) continue;
+      sum_warps(of_position, shared, [&](int c, auto total) {
+        if (tile + c >= args.channels) return;
+        float* const to = args.d_positions + position * args.channels + tile + c;
+        if (args.use_positions == Use::add) {
+          const auto before = load<kPiece, Reuse::once>(to);
+#pragma unroll
+          for (int k = 0; k < kPiece; ++k) total[k] += before[k];
+        }
+        store_global(to, total);
       });
     }
-    float* const to = sums + (blockIdx.x * args.types + type) * args.channels + tile;
-    sum_warps(sum, shared, [&](int c, float total) {
-      if (tile + c < args.channels) to[c] = total;
-    });
-  }
+#pragma unroll
+    for (int y = 0; y < kTypesAtOnce; ++y) {
+      if (first_type + y >= types) break;
+      float* const to = type_sums + (blockIdx.x * types + first_type + y) * args.channels + tile;
+      sum_warps(of_type[y], shared, [&](int c, auto total) {
+        if (tile + c < args.channels) store_global(to + c, total);
+      });
+    }
+    first_type += kTypesAtOnce;
+  } while (first_type < types);
 }
 
 template <class T, int kWidth>
@@ -251,26 +271,17 @@ void sum_words(CudaStream stream, const EmbeddingBackward<T>& args) {
 }
 
 template <class T, int kWidth>
-void sum_positions(CudaStream stream, const EmbeddingBackward<T>& args) {
-  if (args.use_positions == Use::skip) return;
+void sum_positions_and_types(CudaStream stream, const EmbeddingBackward<T>& args) {
+  if (args.use_positions == Use::skip && args.use_types == Use::skip) return;
+  const std::int64_t blocks = std::min({args.positions, row_parts(args.tokens), kPositionBlocks});
+  float* const type_sums = reinterpret_cast<float*>(args.workspace) + args.segments.splits * args.channels;
   launch(embedding_positions_kernel<T, kWidth>,
-         {.grid = dim3(static_cast<unsigned>(args.positions), blocks_for(args.channels, kTileColumns<kWidth>)),
+         {.grid = dim3(static_cast<unsigned>(blocks), blocks_for(args.channels, kTileColumns<kWidth>)),
           .block = kColumnWarps * kWarp},
-         stream, args);
-}
-
-template <class T, int kWidth>
-void sum_types(CudaStream stream, const EmbeddingBackward<T>& args) {
-  if (args.use_types == Use::skip) return;
-  const std::int64_t parts = row_parts(args.tokens);
-  float* const sums = reinterpret_cast<float*>(args.workspace) + args.segments.splits * args.channels;
-  launch(embedding_types_kernel<T, kWidth>,
-         {.grid = dim3(static_cast<unsigned>(parts), blocks_for(args.channels, kTileColumns<kWidth>)),
-          .block = kColumnWarps * kWarp},
-         stream, args, sums, static_cast<int>(parts));
+         stream, args, type_sums);
   sum_parts<1>(
       stream,
-      {.partials = sums, .parts = parts, .channels = args.types * args.channels, .sums = {{args.d_types, args.use_types}}});
+      {.partials = type_sums, .parts = blocks, .channels = args.types * args.channels, .sums = {{args.d_types, args.use_types}}});
 }
 
 }  // namespace
@@ -328,11 +339,10 @@ void embedding_backward(CudaStream stream, const EmbeddingBackward<T>& args) {
   const device::Range range("embedding_backward");
   const auto run = [&]<int kWidth>() {
     sum_words<T, kWidth>(stream, args);
-    sum_positions<T, kWidth>(stream, args);
-    sum_types<T, kWidth>(stream, args);
+    sum_positions_and_types<T, kWidth>(stream, args);
   };
   // The workspace is aligned, and where rows of T are, so are its rows of fp32.
-  if (rows_aligned_to_16<T>(args.channels, args.d_z, args.d_words)) {
+  if (rows_aligned_to_16<T>(args.channels, args.d_z, args.d_words, args.d_positions)) {
     run.template operator()<kWidest<T>>();
   } else {
     run.template operator()<1>();

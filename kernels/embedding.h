@@ -67,10 +67,11 @@ inline constexpr std::int64_t kEmbeddingSplit = 64;
 
 /// Second half: d_words[segment_row] += sum over the segment of d_z, each split in order, then the splits in order; where
 /// use_words is write, the whole table [V, C] is zeroed first. d_positions[p] (use_positions; all P rows are written or none) =
-/// sum over sequences b in order of d_z at index p - first_position of b; d_types[y] (use_types; all Y rows) = sum in order of t,
-/// in parts as LayerNorm's. Each use may be skip. Shapes: d_z [T, C]; d_words [V, C], d_positions [P, C], d_types [Y, C] in the
-/// accumulator's type. A CUDA block owns a split, then a segment; a position row, each of its warps a run of sequences; a part of
-/// the types. Deterministic, whatever the number of threads.
+/// sum over sequences b in order of d_z at index p - first_position of b; d_types[y] (use_types; all Y rows) = sum over its tokens,
+/// in parts whose sums are added in order: on a CPU LayerNorm's, on CUDA parts of the positions. Each use may be skip. Shapes: d_z [T, C];
+/// d_words [V, C], d_positions [P, C], d_types [Y, C] in the accumulator's type; every token's position is below P, also where d_positions
+/// is skipped. A CUDA block owns a split, then a segment; some positions, each of its warps a run of sequences. Deterministic, whatever the
+/// number of threads.
 template <class T>
 struct EmbeddingBackward {
   Accumulator<T>* d_words;
@@ -88,7 +89,7 @@ struct EmbeddingBackward {
   std::int64_t tokens, sequences, channels, vocabulary, positions, types;
 };
 
-/// Bytes of workspace: a row a split, and `types` rows a part of T.
+/// Bytes of workspace: a row a split, and at most `types` rows a part of T.
 template <class T>
 constexpr std::int64_t embedding_backward_workspace(std::int64_t tokens, std::int64_t splits, std::int64_t channels,
                                                     std::int64_t types) {

@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp) column_sum_kernel(const _
              [&](std::int64_t t) { return args.x + t * args.channels + column; });
   }
   float* const to = reinterpret_cast<float*>(args.workspace) + blockIdx.x * args.channels + tile;
-  sum_warps(sum, shared, [&](int c, float total) {
-    if (tile + c < args.channels) to[c] = total;
+  sum_warps(sum, shared, [&](int c, const auto& total) {
+    if (tile + c < args.channels) store_global(to + c, total);
   });
 }
 

@@ -34,9 +34,6 @@ WIDE = re.compile(r"RowShape<\d+, (?:4|8), \d+>|(?:float, 4|Bf16, 8)>|^adamw_ker
 NARROW = {
     "attention_statistics_kernel": (("STG",), "what is stored is two numbers of each row and head"),
     "cast_kernel": (("LDG", "STG"), "bf16's side of a cast is half as wide as fp32's"),
-    "column_sum_kernel": (("STG",), "what is stored is sums, one row of them for 32 that are read"),
-    "embedding_positions_kernel": (("STG",), "what is stored is sums over sequences"),
-    "embedding_types_kernel": (("STG",), "what is stored is sums over tokens"),
 }
 
 # Kernels that may have some bytes of local memory: more registers than a thread can have are of use to them.

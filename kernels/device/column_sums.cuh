@@ -15,32 +15,60 @@ inline constexpr int kTileColumns = kWarp* kWidth;
 /// Rows that a warp has on their way.
 inline constexpr int kRowsInFlight = 8;
 
+/// Where a lane's columns of a row lie (null: the row is not to be read), and what the row is to the caller.
+template <class T>
+struct RowColumns {
+  const T* columns;
+  int kind;
+};
+
+/// take(a lane's kWidth columns, kind) of each row first, first + step, ... below `end`, in order; zeros for a row that isn't read.
+/// row_of(i) gives row i's RowColumns.
+template <int kWidth, class RowOf, class Take>
+__device__ __forceinline__ void for_each_row(std::int64_t first, std::int64_t end, std::int64_t step, RowOf row_of, Take take) {
+  using T = std::remove_cvref_t<decltype(*row_of(first).columns)>;
+  for (std::int64_t i = first; i < end; i += kRowsInFlight * step) {
+    StoredPiece<T, kWidth> rows[kRowsInFlight];
+    int kinds[kRowsInFlight];
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      rows[u] = {};
+      const RowColumns<T> row = i + u * step < end ? row_of(i + u * step) : RowColumns<T>{};
+      kinds[u] = row.kind;
+      if (row.columns != nullptr) rows[u] = load_piece<kWidth, Reuse::once>(row.columns);
+    }
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      float values[kWidth];
+      to_float(rows[u], values);
+      take(values, kinds[u]);
+    }
+  }
+}
+
+/// sum[:] += values[:].
+template <int kWidth>
+__device__ __forceinline__ void add_columns(float (&sum)[kWidth], const float (&values)[kWidth]) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) sum[k] += values[k];
+}
+
 /// sum[:] += the lane's kWidth columns of each row first, first + step, ... below `end`, in order. row_of(i) is where those columns of row i
 /// lie, or null for a row that is not to be added.
 template <int kWidth, class RowOf>
 __device__ __forceinline__ void add_rows(float (&sum)[kWidth], std::int64_t first, std::int64_t end, std::int64_t step,
                                          RowOf row_of) {
   using T = std::remove_cvref_t<decltype(*row_of(first))>;
-  for (std::int64_t i = first; i < end; i += kRowsInFlight * step) {
-    StoredPiece<T, kWidth> rows[kRowsInFlight];
-#pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
-      rows[u] = {};
-      const T* const row = i + u * step < end ? row_of(i + u * step) : nullptr;
-      if (row != nullptr) rows[u] = load_piece<kWidth, Reuse::once>(row);
-    }
-#pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
-      float values[kWidth];
-      to_float(rows[u], values);
-#pragma unroll
-      for (int k = 0; k < kWidth; ++k) sum[k] += values[k];
-    }
-  }
+  for_each_row<kWidth>(
+      first, end, step,
+      [&](std::int64_t i) {
+        return RowColumns<T>{row_of(i), 0};
+      },
+      [&](const float(&values)[kWidth], int) { add_columns(sum, values); });
 }
 
 /// Shared memory for the sums of a block's warps: a lane's columns in pieces of 16 bytes, each piece of all lanes together, so that lanes
-/// store without conflicts; the pieces 16 words apart from what would put them on the same banks when they are read column by column.
+/// store without conflicts; the pieces 16 words apart from what would put them on the same banks when they are read in the columns' order.
 template <int kWidth>
 struct WarpSums {
   static constexpr int kPiece = kWidth < 4 ? kWidth : 4;
@@ -48,29 +76,32 @@ struct WarpSums {
   alignas(16) float value[kColumnWarps][kWidth / kPiece][kStride];
 };
 
-/// Calls put(column of the tile, sum over the block's warps in their order) for the tile's columns. All threads of the block take part;
-/// `shared` may be used again afterwards.
+/// Calls put(first column of the tile, sums over the block's warps in their order of the columns from there: 16 bytes of them, or one) for the
+/// tile's columns. All threads of the block take part; `shared` may be used again afterwards.
 template <int kWidth, class Put>
 __device__ __forceinline__ void sum_warps(const float (&sum)[kWidth], WarpSums<kWidth>& shared, Put put) {
   constexpr int kPiece = WarpSums<kWidth>::kPiece;
+  constexpr int kPieces = kWidth / kPiece;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
-  for (int p = 0; p < kWidth / kPiece; ++p) {
+  for (int p = 0; p < kPieces; ++p) {
     Vector<float, kPiece> piece;
 #pragma unroll
     for (int k = 0; k < kPiece; ++k) piece[k] = sum[p * kPiece + k];
     store(&shared.value[warp][p][lane * kPiece], piece);
   }
   __syncthreads();
-  const auto column = static_cast<int>(threadIdx.x);
-  if (column < kTileColumns<kWidth>) {
-    const int piece = column % kWidth / kPiece;
-    const int place = column / kWidth * kPiece + column % kPiece;
-    float total = shared.value[0][piece][place];
+  const auto place = static_cast<int>(threadIdx.x);
+  if (place < kTileColumns<kWidth> / kPiece) {
+    Vector<float, kPiece> total = {};
 #pragma unroll
-    for (int w = 1; w < kColumnWarps; ++w) total += shared.value[w][piece][place];
-    put(column, total);
+    for (int w = 0; w < kColumnWarps; ++w) {
+      const auto piece = load<kPiece>(&shared.value[w][place % kPieces][place / kPieces * kPiece]);
+#pragma unroll
+      for (int k = 0; k < kPiece; ++k) total[k] += piece[k];
+    }
+    put(place * kPiece, total);
   }
   __syncthreads();
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "tests/kernels/kernel_test.h"
 
@@ -396,7 +397,7 @@ Outputs run_backward(Stream stream, const Packed& batch, const Segments& segment
   const Buffer<std::int32_t, Stream> cu_seqlens(batch.cu_seqlens);
   const Buffer<std::int32_t, Stream> type(batch.type);
   SegmentArguments<Stream> lists(segments);
-  Workspace<Stream> workspace(embedding_backward_workspace<T>(batch.tokens, segments.splits(), channels, kTypes));
+  Workspace<Stream> workspace(embedding_backward_workspace<T>(batch.tokens, segments.splits(), channels, tables[2].rows));
   embedding_backward(stream, EmbeddingBackward<T>{.d_words = use[0] == Use::skip ? nullptr : d_words.data(),
                                                   .use_words = use[0],
                                                   .d_positions = use[1] == Use::skip ? nullptr : d_positions.data(),
@@ -412,9 +413,9 @@ Outputs run_backward(Stream stream, const Packed& batch, const Segments& segment
                                                   .tokens = batch.tokens,
                                                   .sequences = static_cast<std::int64_t>(batch.cu_seqlens.size()) - 1,
                                                   .channels = channels,
-                                                  .vocabulary = kVocabulary,
-                                                  .positions = kPositions,
-                                                  .types = kTypes});
+                                                  .vocabulary = tables[0].rows,
+                                                  .positions = tables[1].rows,
+                                                  .types = tables[2].rows});
   workspace.expect_intact();
   Outputs outputs;
   if (use[0] != Use::skip) outputs.add("d_words", d_words.values("d_words"));
@@ -456,6 +457,37 @@ TYPED_TEST(EmbeddingKernel, BackwardIsExactEnough) {
                                    scatter<Reference<T>>(table.rows, channels, d_z, *table.row, start));
               }
             });
+      }
+    }
+  }
+}
+
+TYPED_TEST(EmbeddingKernel, AnyNumberOfTypesIsSummedWithAndWithoutPositions) {
+  using Stream = typename TypeParam::Stream;
+  using T = typename TypeParam::T;
+  using A = Accumulator<T>;
+  std::mt19937 random(5);
+  for (const std::int64_t types : {1, 3, 6}) {
+    Packed batch(100, 0, random);
+    for (std::size_t t = 0; t < batch.type.size(); ++t)
+      batch.type[t] = static_cast<std::int32_t>(t * t % 7 % static_cast<std::size_t>(types));
+    const Segments segments(batch.token);
+    for (const std::int64_t channels : {8, 13}) {
+      const std::vector<T> d_z = random_values<T>(batch.tokens * channels, 1);
+      const std::array<Table<T>, 3> tables{{{"d_words", kVocabulary, &batch.token, {}},
+                                            {"d_positions", kPositions, &batch.position, {}},
+                                            {"d_types", types, &batch.type, random_values<A>(types * channels, 4)}}};
+      for (const Use use_positions : {Use::write, Use::skip}) {
+        SCOPED_TRACE(::testing::Message() << types << " types, " << channels << " channels, " << use_name(use_positions));
+        const std::array use{Use::skip, use_positions, Use::add};
+        on_every_way<Stream>([&](Stream stream) { return run_backward(stream, batch, segments, channels, 0, d_z, tables, use); },
+                             [&](const Outputs& outputs) {
+                               for (const Table<T>& table : std::span(tables).subspan(use_positions == Use::skip ? 2 : 1)) {
+                                 expect_accurate<A>(table.name, outputs.get<A>(table.name),
+                                                    scatter<Plain<T>>(table.rows, channels, d_z, *table.row, table.before),
+                                                    scatter<Reference<T>>(table.rows, channels, d_z, *table.row, table.before));
+                               }
+                             });
       }
     }
   }
