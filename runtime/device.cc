@@ -82,7 +82,7 @@ DeviceRef Device::rehearsal(const DeviceRef& of) { return DeviceRef(new Device(o
 
 Device::Device(DeviceRef rehearsed)
     : cpu_stream_(rehearsed->cpu_stream_),
-      memory_(std::make_unique<MemoryPool>(promised_memory_source(), kAdvice)),
+      memory_(std::make_unique<MemoryPool>(promised_memory_source(PromisedMemory::lasting), kAdvice)),
       rehearsed_(std::move(rehearsed)) {
   cpu_stream_.work = Work::rehearsed;
 }
@@ -158,8 +158,8 @@ void Device::begin_step() {
   if (in_step_.exchange(true)) throw LogicError("a step's memory was asked for in a step");
   if (kind() == DeviceKind::cuda && step_memory_ == nullptr) {
     try {
-      step_memory_ =
-          std::make_unique<MemoryPool>(rehearsed_ != nullptr ? promised_memory_source() : cuda_->memory_source(), kAdvice);
+      step_memory_ = std::make_unique<MemoryPool>(
+          rehearsed_ != nullptr ? promised_memory_source(PromisedMemory::step) : cuda_->memory_source(), kAdvice);
     } catch (...) {
       in_step_ = false;
       throw;

@@ -45,9 +45,9 @@ class MemorySource {
 /// addresses can't be reserved.
 std::unique_ptr<MemorySource> host_memory_source(std::int64_t bytes);
 
-/// Addresses behind which there is never any memory, as many as the system gives, a TiB at most: for what is only counted. Throws
-/// OutOfMemoryError where it gives none.
-std::unique_ptr<MemorySource> promised_memory_source();
+/// A TiB of addresses behind which there is never any memory, for what is only counted; the two of a device don't overlap.
+enum class PromisedMemory : std::uint8_t { lasting, step };
+std::unique_ptr<MemorySource> promised_memory_source(PromisedMemory which);
 
 /// Free holes, the lowest that fits first, and the records of blocks, which are used again like the memory. Safe from several threads.
 class MemoryPool {
