@@ -128,12 +128,12 @@ TEST(AttentionProfile, BackwardReadsKeysAndValuesOnceAndQueriesOnceAPart) {
         rows_of_queries += s.queries - (all ? 0 : std::max<std::int64_t>(first - (s.keys - s.queries), 0) / tile * tile);
       }
     }
-    EXPECT_EQ(traffic_of(kernels, "kv").read_bytes, in.cu_k.back() * 2 * row);
+    EXPECT_EQ(traffic_of(kernels, "kv").read_bytes, in.cu_k.back() * (2 * row));
     EXPECT_EQ(traffic_of(kernels, "q").read_bytes, rows_of_queries * row);
     EXPECT_EQ(traffic_of(kernels, "d_out").read_bytes, (rows_of_queries + in.cu_q.back()) * row) << "and for the statistics";
     EXPECT_EQ(traffic_of(kernels, "out").read_bytes, in.cu_q.back() * row);
     EXPECT_EQ(traffic_of(kernels, "d_q").written_bytes, in.cu_q.back() * row);
-    EXPECT_EQ(traffic_of(kernels, "d_kv").written_bytes, in.cu_k.back() * 2 * row);
+    EXPECT_EQ(traffic_of(kernels, "d_kv").written_bytes, in.cu_k.back() * (2 * row));
     expect_whole_sectors(kernels, {"q", "kv", "d_out", "out", "d_q", "d_kv"});
     expect_no_bank_conflicts(kernels);
   });
