@@ -93,7 +93,7 @@ std::vector<StepRequest> requests(const BenchOptions& options, DeviceKind kind, 
                         .tokens = tokens,
                         .dropout = asked.dropout.value_or(0.1),
                         .dtype = dtype,
-                        .replay = asked.no_graphs ? Replay::off : Replay::graphs,
+                        .replay = asked.no_graphs || kind == DeviceKind::cpu ? Replay::off : Replay::graphs,
                         .warmup = asked.warmup_steps.value_or(otherwise.warmup),
                         .steps = asked.steps.value_or(otherwise.steps),
                         .seconds = asked.seconds.value_or(otherwise.seconds)});
