@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 
 #include "lathe/runtime/error.h"
 
@@ -45,6 +46,17 @@ std::int64_t LengthDistribution::at(double share) const {
 std::vector<std::int64_t> LengthDistribution::draw(std::int64_t count) const {
   std::vector<std::int64_t> lengths;
   for (std::int64_t i = 0; i < count; ++i) lengths.push_back(at((static_cast<double>(i) + 0.5) / static_cast<double>(count)));
+  return lengths;
+}
+
+std::vector<std::int64_t> LengthDistribution::fill(std::int64_t tokens) const {
+  std::vector<std::int64_t> lengths =
+      draw(std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(tokens) / mean())));
+  std::int64_t left = tokens - std::reduce(lengths.begin(), lengths.end());
+  auto first = lengths.begin();
+  for (; left < 0; ++first) left += *first;
+  lengths.erase(lengths.begin(), first);
+  if (left > 0) lengths.push_back(left);
   return lengths;
 }
 

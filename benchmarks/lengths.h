@@ -21,6 +21,8 @@ struct LengthDistribution {
   std::int64_t at(double share) const;
   /// `count` lengths: those at the middle of each of `count` equal shares, so that none is left to chance, from the shortest on.
   std::vector<std::int64_t> draw(std::int64_t count) const;
+  /// Lengths with so many tokens together: as many as the mean makes of them, without the shortest where that is too much, and one of what is left.
+  std::vector<std::int64_t> fill(std::int64_t tokens) const;
   /// Mean of many.
   double mean() const;
   /// The same, cut.
