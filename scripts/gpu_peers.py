@@ -4,7 +4,7 @@
 usage: gpu_peers.py [--device cuda|cpu] [--part operators|attention|step ...] [--tokens T,...] [--steps-of FILE] [--seconds S] [--limit S]
 
 One object is printed, a row a line, each when it is known, so that a run that is cut off has lost no more than what wasn't measured. What
-cannot run (no transformers, a backend that refuses a shape, no time left) is a row with "unavailable": why. "error" is a fault.
+cannot run (no transformers, a backend that refuses a shape, no memory) is a row with "unavailable": why. "error" is a fault.
 
 operators: eager and by torch.compile. Rows: {"operator", "kernels" (those of `lathe bench` that do the same work together), "direction", "dtype", "shape", "mode", "microseconds" (median), "spread" (90th - 10th percentile), "repeats", "bytes" (what
 the mathematics reads and writes), "of_copy" (of the bandwidth of a copy, measured here)}. "both" is forward and backward; the backward alone
