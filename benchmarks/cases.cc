@@ -56,15 +56,23 @@ std::vector<Sizes> usual_sizes(DeviceKind kind) {
 }
 
 PackedBatch make_batch(const Sizes& sizes, std::int64_t sequence) {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t left = sizes.tokens; left > 0; left -= sequence) lengths.push_back(std::min(left, sequence));
+  return make_batch(lengths);
+}
+
+PackedBatch make_batch(std::span<const std::int64_t> lengths) {
   TokenizedSamples samples;
   std::uint32_t state = 1;
-  for (std::int64_t t = 0; t < sizes.tokens; ++t) {
-    state = state * 1664525U + 1013904223U;
-    // The logarithm of a Zipfian rank is about uniform.
-    const double share = static_cast<double>(state >> 8U) / static_cast<double>(1U << 24U);
-    samples.ids.push_back(static_cast<std::int32_t>(std::pow(static_cast<double>(Sizes::kVocabulary), share)) - 1);
-    samples.types.push_back(t % sequence < sequence / 2 ? 0 : 1);
-    if ((t + 1) % sequence == 0 || t + 1 == sizes.tokens) samples.offsets.push_back(t + 1);
+  for (const std::int64_t length : lengths) {
+    for (std::int64_t position = 0; position < length; ++position) {
+      state = state * 1664525U + 1013904223U;
+      // The logarithm of a Zipfian rank is about uniform.
+      const double share = static_cast<double>(state >> 8U) / static_cast<double>(1U << 24U);
+      samples.ids.push_back(static_cast<std::int32_t>(std::pow(static_cast<double>(Sizes::kVocabulary), share)) - 1);
+      samples.types.push_back(position < length / 2 ? 0 : 1);
+    }
+    samples.offsets.push_back(std::ssize(samples.ids));
   }
   std::vector<std::int32_t> members(static_cast<std::size_t>(samples.count()));
   std::iota(members.begin(), members.end(), 0);

@@ -119,6 +119,8 @@ inline Operand partly(Operand made, std::int64_t touched) {
 
 /// The token ids, positions, samples and sorted lists of a batch of sequences of so many tokens, ids as frequent as words are (Zipf).
 PackedBatch make_batch(const Sizes& sizes, std::int64_t sequence = Sizes::kSequence);
+/// The same of sequences of these lengths.
+PackedBatch make_batch(std::span<const std::int64_t> lengths);
 
 /// What dropout reads: a key, and sample and position of each row.
 inline void add_dropout(std::vector<Operand>& operands, const PackedBatch& batch) {

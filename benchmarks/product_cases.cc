@@ -1,7 +1,9 @@
 // Matrix products and attention.
+#include <algorithm>
 #include <iterator>
 #include <type_traits>
 
+#include "benchmarks/lengths.h"
 #include "benchmarks/operands.h"
 #include "lathe/kernels/attention.h"
 #include "lathe/kernels/matmul.h"
@@ -74,15 +76,26 @@ Case product_case(const Sizes& s, Product product) {
   return made;
 }
 
-/// What attention of a batch of sequences of one length is measured with: a merged QKV matrix [T, 3C], heads of 64.
+/// Of the lengths that real sequences have, rather than all of one.
+enum class Lengths : std::uint8_t { equal, wiki };
+
+/// What attention of a batch is measured with: a merged QKV matrix [T, 3C], heads of 64.
 struct AttentionSizes {
   Sizes sizes;
-  std::int64_t sequence;  ///< length; the last one has the rest
+  Lengths lengths;
+  std::int64_t sequence;  ///< the longest; where they are equal the last one has the rest
   double dropout;
 
-  PackedBatch batch() const { return make_batch(sizes, sequence); }
+  PackedBatch batch() const {
+    return lengths == Lengths::equal ? make_batch(sizes, sequence) : make_batch(wiki_lengths().fill(sizes.tokens));
+  }
   std::vector<std::pair<std::string, std::int64_t>> shape() const {
     return {{"T", sizes.tokens}, {"C", sizes.channels}, {"S", sequence}};
+  }
+  /// "attention_forward (wiki lengths, dropout)".
+  std::string kernel(std::string name) const {
+    if (lengths == Lengths::wiki) return name + (dropout > 0.0 ? " (wiki lengths, dropout)" : " (wiki lengths)");
+    return dropout > 0.0 ? name + " (dropout)" : name;
   }
 };
 
@@ -143,7 +156,7 @@ Case attention_forward_case(const AttentionSizes& of) {
   const TileLists tiles(batch);
   Case made{
       .family = "attention",
-      .kernel = of.dropout > 0.0 ? "attention_forward (dropout)" : "attention_forward",
+      .kernel = of.kernel("attention_forward"),
       .dtype = dtype_name<T>(),
       .shape = of.shape(),
       .operands = {matrix<T>("out", Access::write, s.tokens, s.channels), per_row<A>("lse", Access::write, s.tokens * s.heads()),
@@ -187,7 +200,7 @@ Case attention_backward_case(const AttentionSizes& of) {
   const std::int64_t splits = attention_splits(batch.max_length, batch.key_tile_rows);
   Case made{
       .family = "attention",
-      .kernel = of.dropout > 0.0 ? "attention_backward (dropout)" : "attention_backward",
+      .kernel = of.kernel("attention_backward"),
       .dtype = dtype_name<T>(),
       .shape = of.shape(),
       .operands = {matrix<T>("d_qkv", Access::write, s.tokens, 3 * s.channels),
@@ -277,13 +290,21 @@ std::vector<Case> matmul_cases(DeviceKind kind, const Sizes& sizes) {
   });
 }
 
-// Sequences of 128, and of 512, which is what attention takes most of in a BERT.
+// Sequences of 128, of 512, which is what attention takes most of in a BERT, and of the lengths that a Wikipedia's lines have.
 std::vector<Case> attention_cases(DeviceKind kind, const Sizes& sizes) {
+  std::vector<AttentionSizes> list = {
+      {.sizes = sizes, .lengths = Lengths::equal, .sequence = Sizes::kSequence, .dropout = 0.0},
+      {.sizes = sizes, .lengths = Lengths::equal, .sequence = Sizes::kLongSequence, .dropout = 0.0},
+      {.sizes = sizes,
+       .lengths = Lengths::wiki,
+       .sequence = std::ranges::max(wiki_lengths().fill(sizes.tokens)),
+       .dropout = 0.0}};
   return for_each_type(kind, [&]<class Stream, class T>(std::vector<Case>& cases) {
-    for (const std::int64_t sequence : {Sizes::kSequence, Sizes::kLongSequence}) {
+    for (AttentionSizes& of : list) {
       for (const double dropout : {0.0, 0.1}) {
-        cases.push_back(attention_forward_case<Stream, T>({.sizes = sizes, .sequence = sequence, .dropout = dropout}));
-        cases.push_back(attention_backward_case<Stream, T>({.sizes = sizes, .sequence = sequence, .dropout = dropout}));
+        of.dropout = dropout;
+        cases.push_back(attention_forward_case<Stream, T>(of));
+        cases.push_back(attention_backward_case<Stream, T>(of));
       }
     }
   });

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -16,8 +18,12 @@
 #include "lathe/runtime/processors.h"
 #include "lathe/training/number_text.h"
 #include "tools/bench_profile.h"
+#include "tools/bench_step.h"
 #include "tools/commands.h"
+#include "tools/device_request.h"
+#include "tools/json_rows.h"
 #include "tools/line_output.h"
+#include "tools/signals.h"
 
 namespace lathe {
 namespace {
@@ -59,8 +65,12 @@ struct Bench {
 bool has_gpu() { return cuda_backend() == CudaBackend::gpu && !Device::why_no_cuda({}); }
 
 Bench choose_bench(const BenchOptions& options) {
-  if (options.device == "cuda" || (options.device == "auto" && has_gpu()))
-    return {.kind = DeviceKind::cuda, .name = Device::cuda({})->name(), .make_device = [] { return Device::cuda({}); }};
+  using Place = DeviceRequest::Place;
+  const DeviceRequest request = parse_device(options.device);
+  if (request.place == Place::cuda || (request.place == Place::automatic && has_gpu())) {
+    const Device::CudaOptions gpu{.index = request.index, .limit_bytes = 0};
+    return {.kind = DeviceKind::cuda, .name = Device::cuda(gpu)->name(), .make_device = [gpu] { return Device::cuda(gpu); }};
+  }
   const int threads = options.threads ? *options.threads : default_threads().threads;
   Bench bench{.kind = DeviceKind::cpu, .name = {}, .make_device = [threads] {
                 return Device::cpu({.threads = threads, .target = std::nullopt, .reserved_bytes = 0});
@@ -117,22 +127,27 @@ Json described(const Case& measured) {
 constexpr std::string_view kRow = "{:<27} {:<8} {:<24}";
 std::string row_head(const Case& measured) { return fmt::format(kRow, measured.kernel, measured.dtype, measured.shape_text()); }
 
-void print_times(const Bench& bench, const std::vector<Case>& cases, bool json) {
+/// Exit status of what `stop` may have ended.
+int status_of(const std::atomic<int>& stop) { return stop.load() == 0 ? 0 : 128 + stop.load(); }
+
+int print_times(const Bench& bench, const std::vector<Case>& cases, bool json) {
+  const std::atomic<int>& stop = watch_stop_signals();
   LineOutput output;
   const Ceilings ceilings = bench::measure_ceilings(bench.kind, bench.make_device);
   const std::int64_t rotation = bench::rotation_bytes(bench.kind);
-  Json all = {{"device", bench.name},
-              {"emulated", false},
-              {"rotation_bytes", rotation},
-              {"copy_bytes_per_second", ceilings.copy},
-              {"product_operations_per_second", ceilings.products},
-              {"rows", Json::array()}};
+  const Json head = {{"device", bench.name},
+                     {"emulated", false},
+                     {"rotation_bytes", rotation},
+                     {"copy_bytes_per_second", ceilings.copy},
+                     {"product_operations_per_second", ceilings.products}};
+  JsonRows rows(output, head.dump(), "rows");
   std::string text = fmt::format("{}\nceilings: a copy reads and writes {:.1f} GB/s", bench.name, ceilings.copy / 1e9);
   for (const auto& [dtype, rate] : ceilings.products) text += fmt::format(", a {} product does {:.1f} Gop/s", dtype, rate / 1e9);
   text += fmt::format("\noperands rotate over {} MiB; +-: between the quartiles of the repeats\n\n", rotation >> 20);
   text += fmt::format(kRow, "kernel", "dtype", "shape") +
           fmt::format(" {:>8} {:>7} {:>8} {:>7} {:>8} {:>7}\n", "time", "+-", "GB/s", "of copy", "Gop/s", "of prod");
   for (const Case& measured : cases) {
+    if (stop.load() != 0) break;
     const bench::Time time = bench::measure(measured, bench.make_device);
     const auto bytes = static_cast<double>(measured.bytes());
     const auto operations = static_cast<double>(measured.operations);
@@ -147,44 +162,62 @@ void print_times(const Bench& bench, const std::vector<Case>& cases, bool json) 
       row["fraction_of_copy"] = bytes / time.seconds / ceilings.copy;
       row["operations_per_second"] = operations / time.seconds;
       row["fraction_of_product"] = product > 0.0 ? Json(operations / time.seconds / product) : Json();
-      all["rows"].push_back(std::move(row));
+      if (!rows.add(row.dump())) return 0;
       continue;
     }
     text += row_head(measured) + fmt::format(" {:>8} {:>6.1f}% {} {}\n", time_text(time.seconds), 100.0 * time.spread,
                                              rate_text(bytes, time.seconds, ceilings.copy),
                                              rate_text(operations, time.seconds, product));
-    if (!output.write(text)) return;
+    if (!output.write(text)) return 0;
     text.clear();
   }
-  if (json) output.write(all.dump(2) + "\n");
+  if (json) rows.finish(stop.load() == 0);
+  return status_of(stop);
 }
 
 /// An emulated device has no time: each case runs once, and is told with what its mathematics asks for.
-void print_emulated(const Bench& bench, const std::vector<Case>& cases, bool json) {
+int print_emulated(const Bench& bench, const std::vector<Case>& cases, bool json) {
   constexpr const char* kNotice = "emulated on the host: each kernel ran once, no time is measured";
+  const std::atomic<int>& stop = watch_stop_signals();
   LineOutput output;
-  Json all = {{"device", bench.name}, {"emulated", true}, {"notice", kNotice}, {"rows", Json::array()}};
+  const Json head = {{"device", bench.name}, {"emulated", true}, {"notice", kNotice}};
+  JsonRows rows(output, head.dump(), "rows");
   std::string text = fmt::format("{}: {}\n\n", bench.name, kNotice);
   text += fmt::format(kRow, "kernel", "dtype", "shape") + fmt::format(" {:>14} {:>14}\n", "bytes", "operations");
   for (const Case& measured : cases) {
+    if (stop.load() != 0) break;
     const DeviceRef device = bench.make_device();
     const bench::Placed placed(measured, device);
     placed.call()();
     device->synchronize();
     if (json) {
-      all["rows"].push_back(described(measured));
+      if (!rows.add(described(measured).dump())) return 0;
       continue;
     }
     text += row_head(measured) + fmt::format(" {:>14} {:>14}\n", grouped(measured.bytes()), grouped(measured.operations));
-    if (!output.write(text)) return;
+    if (!output.write(text)) return 0;
     text.clear();
   }
-  if (json) output.write(all.dump(2) + "\n");
+  if (json) rows.finish(stop.load() == 0);
+  return status_of(stop);
 }
 
 }  // namespace
 
 int bench_command(const BenchOptions& options) {
+  if (std::ranges::find(options.families, kBenchStep) != options.families.end()) {
+    if (options.families.size() > 1)
+      throw UsageError("`lathe bench step` measures whole steps; kernels are measured by another call");
+    if (options.shape || options.profile) {
+      throw UsageError(fmt::format("{} is for kernels; `lathe bench step` takes --tokens, --lengths and --model-size",
+                                   options.shape ? "--shape" : "--profile"));
+    }
+    return bench_steps(options);
+  }
+  if (const std::vector<std::string> names = given(options.step); !names.empty()) {
+    throw UsageError(
+        fmt::format("{} {} for whole steps: `lathe bench step`", fmt::join(names, ", "), names.size() == 1 ? "is" : "are"));
+  }
   if (options.profile) {
     if (options.device == "cpu") throw UsageError("--profile emulated runs the CUDA kernels; it goes with no --device cpu");
     if (cuda_backend() != CudaBackend::emulated) {
@@ -198,12 +231,8 @@ int bench_command(const BenchOptions& options) {
   }
   const Bench bench = choose_bench(options);
   const std::vector<Case> cases = chosen_cases(options, bench.kind, Purpose::time);
-  if (bench.kind == DeviceKind::cuda && cuda_backend() == CudaBackend::emulated) {
-    print_emulated(bench, cases, options.json);
-  } else {
-    print_times(bench, cases, options.json);
-  }
-  return 0;
+  const bool emulated = bench.kind == DeviceKind::cuda && cuda_backend() == CudaBackend::emulated;
+  return emulated ? print_emulated(bench, cases, options.json) : print_times(bench, cases, options.json);
 }
 
 }  // namespace lathe

@@ -10,6 +10,7 @@
 
 #include "benchmarks/profile.h"
 #include "lathe/training/number_text.h"
+#include "tools/json_rows.h"
 #include "tools/line_output.h"
 
 namespace lathe {
@@ -117,17 +118,17 @@ std::string text(const bench::Case& profiled, const std::vector<KernelProfile>& 
 
 void print_profiles(const std::vector<bench::Case>& cases, bool json) {
   LineOutput output;
-  Json all = {{"emulated", true}, {"notice", kNotice}, {"cases", Json::array()}};
+  JsonRows rows(output, Json{{"emulated", true}, {"notice", kNotice}}.dump(), "cases");
   std::string heading = fmt::format("{}\nused: bytes asked for, of the 32-byte sectors touched\n", kNotice);
   for (const bench::Case& profiled : cases) {
     const std::vector<KernelProfile> kernels = bench::profile(profiled);
     if (json) {
-      all["cases"].push_back(to_json(profiled, kernels));
+      if (!rows.add(to_json(profiled, kernels).dump())) return;
     } else if (!output.write(std::exchange(heading, "") + text(profiled, kernels))) {
       return;
     }
   }
-  if (json) output.write(all.dump(2) + "\n");
+  if (json) rows.finish(true);
 }
 
 }  // namespace lathe

@@ -112,10 +112,21 @@ struct CheckDataOptions {
   bool json = false;
 };
 
+/// What `lathe bench step` measures; what wasn't given depends on the device.
+struct BenchStepOptions {
+  std::vector<std::string> tasks, models, lengths;
+  std::optional<std::filesystem::path> lengths_from;
+  std::optional<std::int64_t> tokens, warmup_steps, steps;
+  std::optional<double> seconds, dropout;
+  std::optional<std::string> precision;
+  bool no_graphs = false;
+};
+
 struct BenchOptions {
-  std::vector<std::string> families;  ///< all where empty
+  std::vector<std::string> families;  ///< all where empty; "step" stands alone
   std::optional<std::string> shape;   ///< "TOKENSxCHANNELS"
   std::optional<std::string> profile;
+  BenchStepOptions step;
   std::string device = "auto";
   std::optional<std::int32_t> threads;
   bool json = false;

@@ -29,6 +29,16 @@ std::unique_ptr<Classifier> Classifier::load(const std::filesystem::path& folder
   return classifier;
 }
 
+std::unique_ptr<Classifier> Classifier::create(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels,
+                                               const DeviceRef& device, std::uint32_t seed, DType dtype) {
+  check_vocabulary(config.vocabulary_size, tokenizer.vocabulary_size(), "config.json", tokenizer.files().front());
+  std::unique_ptr<Classifier> classifier(
+      new Classifier(std::move(config), std::move(tokenizer), std::move(labels), device, ArenaUse::training, dtype));
+  for (const Parameter& parameter : classifier->parameters_.all())
+    ParameterArena::initialise(parameter, seed, classifier->config_.initializer_range);
+  return classifier;
+}
+
 void Classifier::read_weights(const std::filesystem::path& folder, Head head, std::uint32_t seed) {
   const SafetensorsFile file = SafetensorsFile::open(ModelFolder::open(folder).weights);
   const auto expected = bert_tensors(config_, head == Head::renewed ? 0 : labels_.size(),

@@ -28,6 +28,11 @@ class Classifier {
                                           Head head, std::uint32_t seed, ArenaUse use = ArenaUse::training,
                                           DType dtype = DType::f32);
 
+  /// A new model of these sizes with a head for `labels`, all weights drawn from `seed`. Throws MismatchError where `config.vocabulary_size` is
+  /// neither the tokenizer's nor that padded.
+  static std::unique_ptr<Classifier> create(BertConfig config, WordPieceTokenizer tokenizer, LabelSet labels,
+                                            const DeviceRef& device, std::uint32_t seed, DType dtype = DType::f32);
+
   /// Reads the weights again, from a folder that save() wrote.
   void reload(const std::filesystem::path& folder);
   /// Writes config.json and the tokenizer's files into `folder`, which exists.

@@ -45,7 +45,10 @@ void TrainingStep::run(const PackedBatch& packed, const Bucket& bucket, const Ba
   const DeviceRef& device = arena_.device();
   if (replay_ == Replay::off) {
     const StepMemory memory(device);
-    compute(upload(device, arena_.values().dtype(), packed, scalars), first);
+    const Batch batch = upload(device, arena_.values().dtype(), packed, scalars);
+    reach(StepPhase::uploaded);
+    compute(batch, first);
+    reach(StepPhase::computed);
     return;
   }
   const Key key{.bucket = bucket, .first = first};
@@ -57,9 +60,12 @@ void TrainingStep::run(const PackedBatch& packed, const Bucket& bucket, const Ba
       compute(place.batch(), first);
     });
     known = captured_.emplace(key, Captured{std::move(place), std::move(graph)}).first;
+    reach(StepPhase::captured);
   }
   known->second.memory.fill(packed, scalars);
+  reach(StepPhase::uploaded);
   known->second.graph.replay();
+  reach(StepPhase::computed);
 }
 
 double TrainingStep::loss() const {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "lathe/runtime/graph.h"
 #include "lathe/runtime/parameters.h"
@@ -13,6 +14,15 @@
 #include "lathe/training/upload.h"
 
 namespace [[gnu::visibility("default")]] lathe {
+
+/// What of a step has been done, or on a GPU enqueued.
+enum class StepPhase : std::uint8_t {
+  packed,    ///< the batch is laid out on the host
+  captured,  ///< a graph of a bucket that is new
+  uploaded,  ///< the (micro-)batch is where it is computed
+  computed,  ///< its gradients are there
+  updated,   ///< the optimizer's step is taken
+};
 
 /// Gradients into an arena, and the loss, of one batch after the other. On a CUDA device the first batch of a bucket is captured, and every batch of
 /// that bucket replays it: what varies lies in device memory (BatchMemory). Steps have their tensors in a StepMemory. Nothing is waited for but in
@@ -30,6 +40,8 @@ class TrainingStep {
   TrainingStep(TrainingStep&&) = delete;
   TrainingStep& operator=(TrainingStep&&) = delete;
 
+  /// Has `reached` called at each StepPhase that run() comes to: those from captured to computed.
+  void tell(std::function<void(StepPhase)> reached) { reached_ = std::move(reached); }
   /// Gradients and loss of a (micro-)batch of `bucket`'s sizes: `first` says whether they are written, or added to those of the step's
   /// micro-batches before.
   void run(const PackedBatch& packed, const Bucket& bucket, const BatchScalars& scalars, Use first);
@@ -53,9 +65,13 @@ class TrainingStep {
     Graph graph;
   };
   void compute(const Batch& batch, Use first);
+  void reach(StepPhase phase) const {
+    if (reached_) reached_(phase);
+  }
 
   const ParameterArena& arena_;
   Loss compute_loss_;
+  std::function<void(StepPhase)> reached_;
   Replay replay_;
   Tape write_;
   Tape add_;

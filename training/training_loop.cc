@@ -50,7 +50,9 @@ class Run {
         optimizer_(arena, settings.optimizer, settings.replay),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
-        check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {}
+        check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
+    step_.tell([&observer](StepPhase phase) { observer.reached(phase); });
+  }
 
   TrainingResult train(const std::atomic<int>* stop) {
     TrainingResult result;
@@ -86,10 +88,12 @@ class Run {
  private:
   void train_step(std::int64_t step) {
     task_.pack(step, batches_);
+    observer_.reached(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     compute_gradients(step_, batches_, key);
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
+    observer_.reached(StepPhase::updated);
     tokens_ += batches_.tokens;
     unlogged_tokens_ += batches_.tokens;
     if ((step + 1) % check_steps_ == 0) numbers(step);

@@ -74,6 +74,8 @@ class TrainingObserver {
     static_cast<void>(step), static_cast<void>(total), static_cast<void>(tokens);
   }
   virtual void logged(const StepLog& log) { static_cast<void>(log); }
+  /// What of a step has been done, or on a GPU enqueued: the phases of all micro-batches, between packed and updated.
+  virtual void reached(StepPhase phase) { static_cast<void>(phase); }
   /// Before the first step, where products were timed: what was chosen (Device::product_table).
   virtual void tuned(const std::string& product_table) { static_cast<void>(product_table); }
 };

@@ -1,4 +1,4 @@
-lathe_test(bench_cases SOURCES benchmarks/cases_test.cc LINKS lathe_bench)
+lathe_test(bench_cases SOURCES benchmarks/cases_test.cc benchmarks/step_test.cc LINKS lathe_bench)
 if(LATHE_CUDA STREQUAL "EMULATED")
   lathe_test(kernels_profile SOURCES kernels/profile_test.cc LINKS lathe_bench)
 endif()

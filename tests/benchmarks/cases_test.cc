@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "benchmarks/lengths.h"
 #include "benchmarks/measure.h"
 
 namespace lathe::bench {
@@ -100,6 +103,17 @@ TEST(BenchCases, AttentionIsQuadraticWithinSequences) {
   constexpr std::int64_t kBackwardBytes = 4 * (8 * kT * kC + kLse + 4) + 2 * kTileLists;
   expect(find("attention", "attention_backward"), kBackwardBytes, 10 * kScores * kC);
   expect(find("attention", "attention_backward (dropout)"), kBackwardBytes + 8 + 12, 10 * kScores * kC);
+}
+
+TEST(BenchCases, AttentionOfRealLengthsCountsEachSequencesSquare) {
+  const std::vector<std::int64_t> lengths = wiki_lengths().fill(kT);
+  std::int64_t scores = 0;
+  for (const std::int64_t length : lengths) scores += length * length;
+  const Case made = find("attention", "attention_forward (wiki lengths)");
+  EXPECT_EQ(made.operations, 4 * scores * kC);
+  EXPECT_EQ(made.shape,
+            (std::vector<std::pair<std::string, std::int64_t>>{{"T", kT}, {"C", kC}, {"S", std::ranges::max(lengths)}}));
+  EXPECT_EQ(find("attention", "attention_backward (wiki lengths, dropout)").operations, 10 * scores * kC);
 }
 
 #ifdef LATHE_HAS_CUDA

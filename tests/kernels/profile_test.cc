@@ -143,6 +143,9 @@ TEST(ProfileOfALargeBatch, ColumnSumAsksForItsPartsTwiceAndForNothingElse) {
   EXPECT_LE(share(bytes, kLarge.tokens * kLargeChannels * 2), 0.06);
 }
 
+/// Such cases have no formula here: what they ask for is the sum over their sequences of what the others show.
+bool has_unequal_lengths(const Case& profiled) { return profiled.kernel.find("wiki") != std::string::npos; }
+
 /// Bytes of q, k and v that attention must ask for where keys and values are read once for `rows` queries: a tile that has fewer reads them too.
 std::int64_t bytes_of_tiles(const Case& profiled, std::int64_t rows) {
   const std::int64_t tokens = profiled.shape[0].second;
@@ -172,7 +175,7 @@ TEST(ProfileOfAttention, KeysAndValuesAreReadOnceATileAndBanksDontConflict) {
   // Two heads are like any others.
   for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = 257, .channels = 128})) {
     SCOPED_TRACE(profiled.kernel + " " + profiled.dtype + " " + profiled.shape_text());
-    if (!profiled.kernel.starts_with("attention_forward")) continue;
+    if (!profiled.kernel.starts_with("attention_forward") || has_unequal_lengths(profiled)) continue;
     const std::vector<KernelProfile> kernels = profile(profiled);
     ASSERT_EQ(kernels.size(), 1U);
     // The tensor cores' tiles have 128 queries, the plain kernel's 32.
@@ -215,7 +218,7 @@ TEST(ProfileOfAttention, BackwardReadsQueriesOnceAPartAndBanksDontConflict) {
   constexpr std::int64_t kChannels = 128;
   constexpr std::int64_t kRow = 2 * kChannels;
   for (const Case& profiled : make_cases("attention", DeviceKind::cuda, {.tokens = kTokens, .channels = kChannels})) {
-    if (!profiled.kernel.starts_with("attention_backward") || profiled.dtype != "bf16") continue;
+    if (!profiled.kernel.starts_with("attention_backward") || profiled.dtype != "bf16" || has_unequal_lengths(profiled)) continue;
     SCOPED_TRACE(profiled.kernel + " " + profiled.shape_text());
     const std::vector<KernelProfile> kernels = profile(profiled);
     // Statistics and the products; where a sequence has several tiles of keys, their sums.

@@ -243,19 +243,49 @@ class GpuCheckTest(unittest.TestCase):
 
     def test_bench(self):
         bundle = Bundle(self.work)
-        bundle.program("lathe", """test "$*" = "bench --device cuda --json" && echo '{"rows": [1]}'""")
-        self.assertEqual(self.expect(bundle.run("bench"), "passed", 0)["bench"], {"rows": [1]})
-        bundle.program("lathe", "echo 'lathe: no such command: bench'; exit 2")
+        bundle.program("lathe", """echo "{\\"rows\\":[" && echo "{\\"said\\": \\"$*\\"}" && echo '],"complete":true}'; echo a warning >&2""")
+        found = self.expect(bundle.run("bench"), "passed", 0)
+        self.assertEqual([run["name"] for run in found["runs"]], ["step", "fine_tuning", "bench"])
+        self.assertEqual(found["bench"], {"rows": [{"said": "bench --device cuda --json"}], "complete": True})
+        self.assertEqual(found["step"]["rows"][0]["said"], "bench step --device cuda --json")
+        self.assertEqual(found["fine_tuning"]["rows"][0]["said"], "bench step --task classify --lengths sst2 --device cuda --json")
+        self.assertEqual((bundle.folder / "json" / "bench" / "bench.log").read_text(encoding="utf-8"), "a warning\n")
+        bundle.program("lathe", "echo 'lathe: no such command: bench' >&2; exit 2")
         self.assertIsNone(self.expect(bundle.run("bench"), "failed", 1, "bench: lathe: no such command: bench")["bench"])
         bundle.program("lathe", "echo nothing")
         self.expect(bundle.run("bench"), "failed", 1, "printed no JSON")
+        bundle.program("lathe", """echo '{"rows":[' && echo '{"task":"mlm","error":"no memory"}' && echo '],"complete":true}'""")
+        self.expect(bundle.run("bench"), "failed", 1, "step: 1 rows failed: no memory")
+
+    def test_steps_on_a_gpu_are_brief_enough_for_all_rows(self):
+        bundle = Bundle(self.work, backend="cuda")
+        bundle.program("lathe", """echo "{\\"rows\\":[{\\"said\\": \\"$*\\"}]}" """)
+        found = self.expect(bundle.run("bench", LATHE_GPU_DRIVER=self.driver()), "passed", 0)
+        self.assertEqual(found["step"]["rows"][0]["said"], "bench step --warmup-steps 20 --steps 20 --seconds 4 --device cuda --json")
+        self.assertIn("--tokens 512", found["fine_tuning"]["rows"][0]["said"])
+
+    def test_rows_before_a_cut_are_kept(self):
+        bundle = Bundle(self.work)
+        for ending in ("", ",", ",\n{\"ker"):
+            printed = '{"device":"d","rows":[\n{"kernel":"a","seconds":1},\n{"kernel":"b","seconds":2}' + ending
+            (self.work / "printed").write_text(printed, encoding="utf-8")
+            bundle.program("lathe", f"cat {self.work}/printed; sleep 60")
+            found = self.expect(bundle.run("bench", "--limit", "2"), "too slow", 1, "step: had not ended after")
+            self.assertEqual(found["step"], {"complete": False, "device": "d", "rows": [{"kernel": "a", "seconds": 1}, {"kernel": "b", "seconds": 2}]})
+        bundle.program("lathe", """echo '{"device":"d","rows":['; kill -SEGV $$""")
+        found = self.expect(bundle.run("bench"), "failed", 1, "step: ended by signal 11 (SIGSEGV)")
+        self.assertEqual(found["step"], {"complete": False, "device": "d", "rows": []})
 
     def test_peers(self):
         bundle = Bundle(self.work)
         bundle.program("lathe", "echo '{}'")
         bundle.program("python", """case "$1" in -c) exit 0 ;; *) echo '{"rows": []}' ;; esac""")
         found = self.expect(bundle.run("peers", "--python", str(bundle.folder / "bin" / "python")), "passed", 0)
-        self.assertEqual((found["bench"], found["peers"], found["comparison"]), ({}, {"rows": []}, []))
+        self.assertEqual([run["name"] for run in found["runs"]],
+                         ["lathe_step", "peers_step", "lathe_attention", "peers_attention", "lathe_operators", "peers_operators"])
+        self.assertEqual((found["step"], found["peers"]["rows"], found["comparison"]), ({}, [], []))
+        found = self.expect(bundle.run("peers", "--part", "attention", "--python", str(bundle.folder / "bin" / "python")), "passed", 0)
+        self.assertEqual([run["name"] for run in found["runs"]], ["lathe_attention", "peers_attention"])
         bundle.program("python", "exit 1")
         self.expect(bundle.run("peers", "--python", str(bundle.folder / "bin" / "python")), "unavailable", 77, "has no PyTorch")
 
@@ -267,14 +297,31 @@ class GpuCheckTest(unittest.TestCase):
         common = {"operator": "gelu_erf", "dtype": "bf16", "shape": {"T": 2, "F": 8}, "mode": "eager", "microseconds": 10.0}
         peers = [{**common, "direction": "forward", "kernels": ["gelu_erf_forward"]},
                  {**common, "direction": "both", "kernels": ["gelu_erf_forward", "gelu_erf_backward"]},
-                 {**common, "direction": "both", "kernels": ["gelu_erf_forward"], "dtype": "f32"}, {"operator": "adamw", "error": "it failed"}]
+                 {**common, "direction": "both", "kernels": ["gelu_erf_forward"], "dtype": "f32"}, {"operator": "adamw", "unavailable": "why"}]
         bundle.program("lathe", f"echo '{json.dumps({'rows': ours})}'")
         bundle.program("python", f"""case "$1" in -c) exit 0 ;; *) echo '{json.dumps({'rows': peers})}' ;; esac""")
-        python = str(bundle.folder / "bin" / "python")
-        found = self.expect(bundle.run("peers", "--python", python, LATHE_GPU_DRIVER=driver), "passed", 0)
+        options = ("--part", "operators", "--python", str(bundle.folder / "bin" / "python"))
+        found = self.expect(bundle.run("peers", *options, LATHE_GPU_DRIVER=driver), "passed", 0)
         self.assertEqual([(row["direction"], row["times_as_fast"]) for row in found["comparison"]], [("forward", 5.0), ("both", 2.0)])
         bundle.program("lathe", "echo '{}'")
-        self.expect(bundle.run("peers", "--python", python, LATHE_GPU_DRIVER=driver), "failed", 1, "no kernel of lathe bench has a peer of its shape")
+        self.expect(bundle.run("peers", *options, LATHE_GPU_DRIVER=driver), "failed", 1, "no kernel of lathe bench has a peer of its shape")
+        peers.append({"operator": "adamw", "error": "it failed"})
+        bundle.program("python", f"""case "$1" in -c) exit 0 ;; *) echo '{json.dumps({'rows': peers})}'; exit 1 ;; esac""")
+        found = self.expect(bundle.run("peers", *options, LATHE_GPU_DRIVER=driver), "failed", 1, "peers_operators: 1 rows failed: it failed")
+        self.assertEqual(len(found["peers"]["rows"]), 5, "the others are kept")
+
+    def test_steps_are_compared_by_real_tokens(self):
+        bundle = Bundle(self.work, backend="cuda")
+        step = {"task": "mlm", "model": "base", "lengths": "fixed:512", "step_tokens": 32768, "dropout": 0.1, "dtype": "bf16", "tokens_per_second": 8e5}
+        peers = [{"operator": "step", **step, "mode": "eager", "tokens_per_second": 2e5}, {"operator": "step", "mode": "compile", "unavailable": "why"},
+                 {"operator": "step", **step, "lengths": "wiki", "mode": "eager"}]
+        bundle.program("lathe", f"echo '{json.dumps({'rows': [step]})}'")
+        bundle.program("python", f"""case "$1" in -c) exit 0 ;; *) cp "${{7}}" {self.work}/given; echo '{json.dumps({'rows': peers})}' ;; esac""")
+        done, found = bundle.run("peers", "--part", "step", "--python", str(bundle.folder / "bin" / "python"), LATHE_GPU_DRIVER=self.driver())
+        self.expect((done, found), "passed", 0)
+        self.assertEqual(json.loads((self.work / "given").read_text(encoding="utf-8")), {"rows": [step]}, "the peer is told of Lathe's rows")
+        self.assertEqual([(row["mode"], row["times_as_fast"]) for row in found["comparison"]], [("eager", 4.0)])
+        self.assertIn("mlm base, fixed:512, bf16: 800,000 tokens/s, Hugging Face eager 200,000: 4.00 times as fast", done.stdout)
 
     def test_misuse(self):
         done = subprocess.run([sys.executable, SCRIPTS / "gpu_check", "--stage", "tests"], stderr=subprocess.PIPE, text=True, check=False)

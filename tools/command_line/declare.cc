@@ -14,6 +14,7 @@
 #include "benchmarks/cases.h"
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/error.h"
+#include "tools/bench_step.h"
 #include "tools/device_request.h"
 #include "tools/number_check.h"
 
@@ -24,6 +25,7 @@ constexpr const char* kReading = "Reading data";
 constexpr const char* kRunning = "Running";
 constexpr const char* kTraining = "Training";
 constexpr const char* kSizes = "A model from scratch";
+constexpr const char* kWholeSteps = "Whole steps";
 
 /// CLI11 fills optionals, but shows no default for them: the text says it.
 std::string with_default(std::string_view text, Defaults defaults, std::string_view otherwise) {
@@ -440,22 +442,86 @@ void add_check_data(CLI::App& app, CheckDataOptions& options) {
   add_reading(*command, options.reading, Defaults::lathe);
 }
 
+namespace {
+
+/// What `lathe bench step` takes.
+void add_bench_step(CLI::App& command, BenchStepOptions& options) {
+  const auto several = [&](const char* name, std::vector<std::string>& target, const char* text, const char* type) {
+    return command.add_option(name, target, text)->type_name(type)->group(kWholeSteps);
+  };
+  several("--task", options.tasks, "mlm, classify or both (default: both)", "TASK")->check(CLI::IsMember({"mlm", "classify"}));
+  several("--model-size", options.models,
+          "tiny, base or large, one or more (default: base on a CPU, base and large on a GPU, tiny emulated)", "SIZE")
+      ->check(CLI::IsMember({"tiny", "base", "large"}));
+  CLI::Option* const lengths = several(
+      "--lengths", options.lengths,
+      "of sequences, one or more of fixed:N, sst2, wiki and real: wiki for mlm, sst2 for classify (default: fixed:128, fixed:512 "
+      "and real; fixed:32 and real emulated)",
+      "LENGTHS");
+  command
+      .add_option("--lengths-from", options.lengths_from, "a file with a sequence's length a line, whose distribution is taken")
+      ->type_name("FILE")
+      ->excludes(lengths)
+      ->group(kWholeSteps);
+  command
+      .add_option("--tokens", options.tokens, "real tokens of a step (default: 1,024 on a CPU, 32,768 on a GPU, 128 emulated)")
+      ->check(CLI::Range(3, 1 << 20))
+      ->type_name("N")
+      ->group(kWholeSteps);
+  command
+      .add_option("--warmup-steps", options.warmup_steps,
+                  "steps before the measured ones (default: 2 on a CPU, 40 on a GPU, 1 emulated)")
+      ->check(CLI::Range(1, 100000))
+      ->type_name("N")
+      ->group(kWholeSteps);
+  command.add_option("--steps", options.steps, "steps to measure (default: 20 on a CPU, 40 on a GPU, 2 emulated)")
+      ->check(CLI::Range(1, 100000))
+      ->type_name("N")
+      ->group(kWholeSteps);
+  command
+      .add_option("--seconds", options.seconds, "seconds after which no further step is measured, but for three (default: 10)")
+      ->check(CLI::Range(0.0, 1e6))
+      ->type_name("S")
+      ->group(kWholeSteps);
+  command.add_option("--dropout", options.dropout, "all dropout rates; 0 for none (default: 0.1)")
+      ->check(dropout_rate())
+      ->type_name("SHARE")
+      ->group(kWholeSteps);
+  command.add_option("--precision", options.precision, "auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16 (default: auto)")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->type_name("PRECISION")
+      ->group(kWholeSteps);
+  command
+      .add_flag("--no-graphs", options.no_graphs, "launch a GPU's kernels one by one, rather than replay a step as a CUDA graph")
+      ->group(kWholeSteps);
+}
+
+}  // namespace
+
 void add_bench(CLI::App& app, BenchOptions& options) {
-  CLI::App* command = app.add_subcommand("bench", "Measure the kernels on this machine, or count what they ask of memory.");
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measure kernels or whole training steps on this machine, or count what kernels ask of memory.");
   command->footer(
       "Times are of BERT-base's and BERT-large's shapes, beside what this machine\n"
       "reaches in the same run with a copy and with a matrix product. --profile\n"
       "emulated counts instead, without a GPU, what each CUDA kernel asks of memory,\n"
       "by tensor and by source line; it takes a build of the preset `emulated`.\n\n"
-      "Example:\n  lathe bench gather cast --shape 256x768 --json");
+      "`lathe bench step` takes whole training steps of a BERT with random weights on\n"
+      "made-up tokens, as finetune and pretrain take them: real tokens a second, share\n"
+      "of the peak, memory, and the time of each phase.\n\n"
+      "Examples:\n  lathe bench gather cast --shape 256x768 --json\n"
+      "  lathe bench step --task mlm --model-size base --lengths fixed:128 real");
   const auto names = bench::families();
-  command->add_option("family", options.families, fmt::format("kernels to measure, of {} (default: all)", fmt::join(names, ", ")))
-      ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())))
-      ->type_name("FAMILY");
+  std::vector<std::string> choices(names.begin(), names.end());
+  choices.emplace_back(kBenchStep);
   command
-      ->add_option("--device", options.device,
-                   "auto (a GPU where this build has CUDA and there is one; never an emulated one), cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->add_option("family", options.families,
+                   fmt::format("kernels to measure, of {} (default: all); or {}: whole training steps", fmt::join(names, ", "),
+                               kBenchStep))
+      ->check(CLI::IsMember(choices))
+      ->type_name("FAMILY");
+  command->add_option("--device", options.device, device_text())
+      ->check(device_check())
       ->type_name("DEVICE")
       ->capture_default_str();
   command
@@ -471,6 +537,7 @@ void add_bench(CLI::App& app, BenchOptions& options) {
       ->type_name("HOW");
   command->add_flag("--json", options.json, "print one JSON object instead of the tables");
   add_threads(*command, options.threads);
+  add_bench_step(*command, options.step);
 }
 
 void add_completion(CLI::App& app, std::string& shell) {
