@@ -182,6 +182,19 @@ TEST_F(OptionsTest, AModelIsFoundByNameInTheCache) {
   EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(folder_ / "run" / "vocab.txt")));
 }
 
+TEST_F(OptionsTest, RecomputingIsRecordedAndNeedsLess) {
+  const CommandResult kept = lathe(finetune("model", "train.tsv", "kept", {"--max-steps", "2"}));
+  ASSERT_EQ(kept.status, 0) << kept.error;
+  EXPECT_NE(kept.error.find("memory: "), std::string::npos) << kept.error;
+  const CommandResult again = lathe(finetune("model", "train.tsv", "again", {"--max-steps", "2", "--recompute", "blocks"}));
+  ASSERT_EQ(again.status, 0) << again.error;
+  EXPECT_LT(results("again")["train"]["estimated_memory_bytes"].get<std::int64_t>(),
+            results("kept")["train"]["estimated_memory_bytes"].get<std::int64_t>());
+  EXPECT_TRUE(contents_of(folder_ / "again" / "model.safetensors") == contents_of(folder_ / "kept" / "model.safetensors"));
+  EXPECT_NE(contents_of(folder_ / "again" / "run.toml").find("recompute = \"blocks\""), std::string::npos);
+  EXPECT_NE(refusal(finetune("model", "train.tsv", "other", {"--recompute", "all"})).find("--recompute"), std::string::npos);
+}
+
 TEST_F(OptionsTest, ADryRunTellsMuchAndWritesNothing) {
   const std::vector<fs::path> before = everything();
   const CommandResult result =
