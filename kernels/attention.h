@@ -66,8 +66,8 @@ struct AttentionForward {
 /// of the query, d_q in order of the key: deterministic, whatever the number of threads. On CUDA d_q's order is that of the key within
 /// a tile of keys, and then that of the tiles: a function of key_tiles.rows, not of when a block runs. bf16 products (head sizes 32,
 /// 64, 96, 128, rows that begin at multiples of 16 bytes) are those of the tensor cores, with p and ds rounded to bf16 in between.
-/// query_tiles: of any number of rows. key_tiles: rows a multiple of 32 (attention_key_tile_rows() has the choice); tiles of all keys, and one of a sequence that has
-/// queries and no keys.
+/// query_tiles: of any number of rows. key_tiles: rows a multiple of 32 (attention_key_tile_rows() has the choice); tiles of all keys,
+/// and one of a sequence that has queries and no keys.
 template <class T>
 struct AttentionBackward {
   T* d_q;
