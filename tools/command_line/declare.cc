@@ -459,7 +459,8 @@ void add_bench_step(CLI::App& command, BenchStepOptions& options) {
       "and real; fixed:32 and real emulated)",
       "LENGTHS");
   command
-      .add_option("--lengths-from", options.lengths_from, "a file with a sequence's length a line, whose distribution is taken")
+      .add_option("--lengths-from", options.lengths_from,
+                  "a file with a sequence's length a line, whose distribution is taken (default: --lengths)")
       ->type_name("FILE")
       ->excludes(lengths)
       ->group(kWholeSteps);
