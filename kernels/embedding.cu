@@ -189,11 +189,63 @@ inline constexpr std::int64_t kPositionBlocks = 64;
 /// Types whose sums a walk over the rows keeps.
 inline constexpr int kTypesAtOnce = 2;
 
-/// A block owns every gridDim.x-th position and a tile of columns; each of its warps takes a run of sequences. The types' sums over all of
-/// them are a part of theirs. Where there are more types than a walk sums, their rows are read by walks of their own.
+/// sum[:] += values[:].
+template <int kWidth>
+__device__ __forceinline__ void add_columns(float (&sum)[kWidth], const float (&values)[kWidth]) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) sum[k] += values[k];
+}
+
+/// A lane's sums of a walk over rows.
+template <int kWidth>
+struct PositionSums {
+  float of_position[kWidth];
+  float of_type[kTypesAtOnce][kWidth];
+};
+
+/// Adds the lane's columns, from `column` on, of the tokens at `index` of the sequences begin, begin + 1, ... below `end`, in order. What tells
+/// where tokens lie, and their types, is read for all of the rows on their way before one is waited for: no branch depends on it.
+template <int kWidth, class T>
+__device__ __forceinline__ void add_position(PositionSums<kWidth>& sums, const EmbeddingBackward<T>& args, std::int64_t begin,
+                                             std::int64_t end, std::int64_t index, std::int64_t column, std::int64_t types,
+                                             std::int64_t first_type) {
+  for (std::int64_t first = begin; first < end; first += kRowsInFlight) {
+    const T* rows[kRowsInFlight];
+    std::int64_t kinds[kRowsInFlight];
+    StoredPiece<T, kWidth> pieces[kRowsInFlight];
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      const std::int64_t b = min(first + u, end - 1);
+      const std::int64_t t = args.cu_seqlens[b] + index;
+      const std::int64_t behind = args.cu_seqlens[b + 1];
+      const bool present = (first + u < end) & (t < behind);
+      rows[u] = present ? args.d_z + t * args.channels + column : nullptr;
+      kinds[u] = types > 0 ? args.type[present ? t : 0] - first_type : 0;
+    }
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      pieces[u] = {};
+      if (rows[u] != nullptr) pieces[u] = load_piece<kWidth, Reuse::once>(rows[u]);
+    }
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      float values[kWidth];
+      to_float(pieces[u], values);
+      add_columns(sums.of_position, values);
+#pragma unroll
+      for (int y = 0; y < kTypesAtOnce; ++y) {
+        if (kinds[u] == y) add_columns(sums.of_type[y], values);
+      }
+    }
+  }
+}
+
+/// A block owns every gridDim.x-th position and a tile of columns; each of its warps takes a run of sequences. Its sums of the types `first_type`
+/// and the next, over all those positions, are a part of theirs: type_sums [blocks, types, C], not written where `types` is 0.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kColumnWarps* kWarp)
-    embedding_positions_kernel(const __grid_constant__ EmbeddingBackward<T> args, float* type_sums) {
+    embedding_positions_kernel(const __grid_constant__ EmbeddingBackward<T> args, float* type_sums, std::int64_t types,
+                               std::int64_t first_type) {
   constexpr int kPiece = WarpSums<kWidth>::kPiece;
   __shared__ WarpSums<kWidth> shared;
   const std::int64_t tile = static_cast<std::int64_t>(blockIdx.y) * kTileColumns<kWidth>;
@@ -201,53 +253,32 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp)
   const auto warp = static_cast<int>(threadIdx.x / kWarp);
   const std::int64_t begin = args.sequences * warp / kColumnWarps;
   const std::int64_t end = args.sequences * (warp + 1) / kColumnWarps;
-  const std::int64_t types = args.use_types == Use::skip ? 0 : args.types;
-  std::int64_t first_type = 0;
-  do {
-    float of_type[kTypesAtOnce][kWidth] = {};
-    for (std::int64_t position = blockIdx.x; position < args.positions; position += gridDim.x) {
-      const std::int64_t index = position - args.first_position;
-      float of_position[kWidth] = {};
-      if (index >= 0 && column < args.channels) {
-        for_each_row<kWidth>(
-            begin, end, 1,
-            [&](std::int64_t b) -> RowColumns<T> {
-              const std::int64_t t = args.cu_seqlens[b] + index;
-              if (t >= args.cu_seqlens[b + 1]) return {nullptr, -1};
-              const int kind = types > 0 ? static_cast<int>(args.type[t] - first_type) : -1;
-              const bool wanted = first_type == 0 || (kind >= 0 && kind < kTypesAtOnce);
-              return {wanted ? args.d_z + t * args.channels + column : nullptr, kind};
-            },
-            [&](const float(&values)[kWidth], int kind) {
-              add_columns(of_position, values);
+  const bool stores = first_type == 0 && args.use_positions != Use::skip;
+  PositionSums<kWidth> sums = {};
+  for (std::int64_t position = blockIdx.x; position < args.positions; position += gridDim.x) {
+    const std::int64_t index = position - args.first_position;
+    for (float& sum : sums.of_position) sum = 0.0F;
+    if (index >= 0 && column < args.channels) add_position(sums, args, begin, end, index, column, types, first_type);
+    if (!stores) continue;
+    sum_warps(sums.of_position, shared, [&](int c, auto total) {
+      if (tile + c >= args.channels) return;
+      float* const to = args.d_positions + position * args.channels + tile + c;
+      if (args.use_positions == Use::add) {
+        const auto before = load<kPiece, Reuse::once>(to);
 #pragma unroll
-              for (int y = 0; y < kTypesAtOnce; ++y) {
-                if (kind == y) add_columns(of_type[y], values);
-              }
-            });
+        for (int k = 0; k < kPiece; ++k) total[k] += before[k];
       }
-      if (first_type > 0 || args.use_positions == Use::skip) continue;
-      sum_warps(of_position, shared, [&](int c, auto total) {
-        if (tile + c >= args.channels) return;
-        float* const to = args.d_positions + position * args.channels + tile + c;
-        if (args.use_positions == Use::add) {
-          const auto before = load<kPiece, Reuse::once>(to);
+      store_global(to, total);
+    });
+  }
 #pragma unroll
-          for (int k = 0; k < kPiece; ++k) total[k] += before[k];
-        }
-        store_global(to, total);
-      });
-    }
-#pragma unroll
-    for (int y = 0; y < kTypesAtOnce; ++y) {
-      if (first_type + y >= types) break;
-      float* const to = type_sums + (blockIdx.x * types + first_type + y) * args.channels + tile;
-      sum_warps(of_type[y], shared, [&](int c, auto total) {
-        if (tile + c < args.channels) store_global(to + c, total);
-      });
-    }
-    first_type += kTypesAtOnce;
-  } while (first_type < types);
+  for (int y = 0; y < kTypesAtOnce; ++y) {
+    if (first_type + y >= types) break;
+    float* const to = type_sums + (blockIdx.x * types + first_type + y) * args.channels + tile;
+    sum_warps(sums.of_type[y], shared, [&](int c, const auto& total) {
+      if (tile + c < args.channels) store_global(to + c, total);
+    });
+  }
 }
 
 template <class T, int kWidth>
@@ -273,15 +304,20 @@ void sum_words(CudaStream stream, const EmbeddingBackward<T>& args) {
 template <class T, int kWidth>
 void sum_positions_and_types(CudaStream stream, const EmbeddingBackward<T>& args) {
   if (args.use_positions == Use::skip && args.use_types == Use::skip) return;
+  const std::int64_t types = args.use_types == Use::skip ? 0 : args.types;
   const std::int64_t blocks = std::min({args.positions, row_parts(args.tokens), kPositionBlocks});
   float* const type_sums = reinterpret_cast<float*>(args.workspace) + args.segments.splits * args.channels;
-  launch(embedding_positions_kernel<T, kWidth>,
-         {.grid = dim3(static_cast<unsigned>(blocks), blocks_for(args.channels, kTileColumns<kWidth>)),
-          .block = kColumnWarps * kWarp},
-         stream, args, type_sums);
+  std::int64_t first_type = 0;
+  do {
+    launch(embedding_positions_kernel<T, kWidth>,
+           {.grid = dim3(static_cast<unsigned>(blocks), blocks_for(args.channels, kTileColumns<kWidth>)),
+            .block = kColumnWarps * kWarp},
+           stream, args, type_sums, types, first_type);
+    first_type += kTypesAtOnce;
+  } while (first_type < types);
   sum_parts<1>(
       stream,
-      {.partials = type_sums, .parts = blocks, .channels = args.types * args.channels, .sums = {{args.d_types, args.use_types}}});
+      {.partials = type_sums, .parts = blocks, .channels = types * args.channels, .sums = {{args.d_types, args.use_types}}});
 }
 
 }  // namespace

@@ -15,56 +15,28 @@ inline constexpr int kTileColumns = kWarp* kWidth;
 /// Rows that a warp has on their way.
 inline constexpr int kRowsInFlight = 8;
 
-/// Where a lane's columns of a row lie (null: the row is not to be read), and what the row is to the caller.
-template <class T>
-struct RowColumns {
-  const T* columns;
-  int kind;
-};
-
-/// take(a lane's kWidth columns, kind) of each row first, first + step, ... below `end`, in order; zeros for a row that isn't read.
-/// row_of(i) gives row i's RowColumns.
-template <int kWidth, class RowOf, class Take>
-__device__ __forceinline__ void for_each_row(std::int64_t first, std::int64_t end, std::int64_t step, RowOf row_of, Take take) {
-  using T = std::remove_cvref_t<decltype(*row_of(first).columns)>;
-  for (std::int64_t i = first; i < end; i += kRowsInFlight * step) {
-    StoredPiece<T, kWidth> rows[kRowsInFlight];
-    int kinds[kRowsInFlight];
-#pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
-      rows[u] = {};
-      const RowColumns<T> row = i + u * step < end ? row_of(i + u * step) : RowColumns<T>{};
-      kinds[u] = row.kind;
-      if (row.columns != nullptr) rows[u] = load_piece<kWidth, Reuse::once>(row.columns);
-    }
-#pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
-      float values[kWidth];
-      to_float(rows[u], values);
-      take(values, kinds[u]);
-    }
-  }
-}
-
-/// sum[:] += values[:].
-template <int kWidth>
-__device__ __forceinline__ void add_columns(float (&sum)[kWidth], const float (&values)[kWidth]) {
-#pragma unroll
-  for (int k = 0; k < kWidth; ++k) sum[k] += values[k];
-}
-
 /// sum[:] += the lane's kWidth columns of each row first, first + step, ... below `end`, in order. row_of(i) is where those columns of row i
 /// lie, or null for a row that is not to be added.
 template <int kWidth, class RowOf>
 __device__ __forceinline__ void add_rows(float (&sum)[kWidth], std::int64_t first, std::int64_t end, std::int64_t step,
                                          RowOf row_of) {
   using T = std::remove_cvref_t<decltype(*row_of(first))>;
-  for_each_row<kWidth>(
-      first, end, step,
-      [&](std::int64_t i) {
-        return RowColumns<T>{row_of(i), 0};
-      },
-      [&](const float(&values)[kWidth], int) { add_columns(sum, values); });
+  for (std::int64_t i = first; i < end; i += kRowsInFlight * step) {
+    StoredPiece<T, kWidth> rows[kRowsInFlight];
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      rows[u] = {};
+      const T* const row = i + u * step < end ? row_of(i + u * step) : nullptr;
+      if (row != nullptr) rows[u] = load_piece<kWidth, Reuse::once>(row);
+    }
+#pragma unroll
+    for (int u = 0; u < kRowsInFlight; ++u) {
+      float values[kWidth];
+      to_float(rows[u], values);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) sum[k] += values[k];
+    }
+  }
 }
 
 /// Shared memory for the sums of a block's warps: a lane's columns in pieces of 16 bytes, each piece of all lanes together, so that lanes
