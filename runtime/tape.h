@@ -101,7 +101,7 @@ class Tape {
   Tensor recompute(std::string_view name, F function) {
     if (!keeps()) return function(*this);
     FirstRun first(*this);
-    const Tensor result = function(first.tape());
+    Tensor result = function(first.tape());
     const std::span<const Tensor> inputs = first.end();
     // A result that was there before has its entry already.
     if (!needs_gradient(result) &&
