@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -121,6 +123,7 @@ struct Spread {
 template <class Get>
 Spread spread_of(const std::vector<MeasuredStep>& steps, Get get) {
   std::vector<double> values;
+  values.reserve(steps.size());
   for (const MeasuredStep& step : steps) values.push_back(static_cast<double>(std::invoke(get, step)));
   std::ranges::sort(values);
   const std::size_t count = values.size();
@@ -133,6 +136,12 @@ double mean_of(const std::vector<MeasuredStep>& steps, Get get) {
   double sum = 0.0;
   for (const MeasuredStep& step : steps) sum += static_cast<double>(std::invoke(get, step));
   return steps.empty() ? 0.0 : sum / static_cast<double>(steps.size());
+}
+
+std::int64_t captures_of(const StepMeasurement& measured) {
+  std::int64_t captures = 0;
+  for (const MeasuredStep& step : measured.steps) captures += step.captures;
+  return captures;
 }
 
 /// Steps that replayed what was there, as all but a few of a long run do; all where each captured something.
@@ -176,9 +185,7 @@ Json to_json(const Row& row, bool timed, const Peak& peak) {
                {"warmup_steps", row.measured.warmup},
                {"steps", row.measured.steps.size()},
                {"counted_steps", steps.size()},
-               {"captures",
-                static_cast<std::int64_t>(
-                    mean_of(row.measured.steps, &MeasuredStep::captures) * static_cast<double>(row.measured.steps.size()) + 0.5)},
+               {"captures", captures_of(row.measured)},
                {"sequences", mean_of(steps, &MeasuredStep::sequences)},
                {"tokens", mean_of(steps, &MeasuredStep::tokens)},
                {"bucket_tokens", mean_of(steps, &MeasuredStep::bucket_tokens)},
@@ -226,7 +233,7 @@ std::string table_head(bool timed) {
 
 std::string text_of(const Row& row, bool timed, const Peak& peak) {
   const auto& steps = row.counted;
-  const auto whole = [](double value) { return grouped(static_cast<std::int64_t>(value + 0.5)); };
+  const auto whole = [](double value) { return grouped(std::llround(value)); };
   const std::string tokens = whole(mean_of(steps, &MeasuredStep::tokens));
   const std::string computed = whole(mean_of(steps, &MeasuredStep::bucket_tokens));
   const std::string mebibytes = grouped(row.measured.peak_bytes >> 20);
