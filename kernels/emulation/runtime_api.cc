@@ -282,7 +282,7 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = settings().machine.driver;
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -290,8 +290,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
+  *count = settings().machine.gpus;
+  return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 cudaError_t cudaGetDevice(int* number) {
   *number = 0;
@@ -304,7 +304,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int number) {
   *properties = {};
   std::strcpy(properties->name, "emulated sm_80");
   properties->totalGlobalMem = DeviceMemory::kCapacity;
-  properties->major = 8;
+  properties->major = settings().machine.major;
   properties->minor = 0;
   properties->multiProcessorCount = 4;
   properties->l2CacheSize = 40 << 20;

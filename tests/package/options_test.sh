@@ -20,5 +20,22 @@ refused -DLATHE_CUDA=maybe "LATHE_CUDA is 'maybe'; it must be AUTO, ON, OFF or E
 refused -DLATHE_MPI=ON "LATHE_MPI=ON, but this version of Lathe has no MPI backend"
 refused -DLATHE_TESTS=maybe "LATHE_TESTS is 'maybe'; it must be AUTO, ON or OFF"
 refused -DLATHE_MATMUL=BLAS "LATHE_MATMUL is 'BLAS'; it must be AUTO, ONEDNN or EIGEN"
-rm -rf "$WORK/options"
+
+# An nvcc that is too old, which isn't here to be called: what is looked at is the version that CMake found.
+cat >"$WORK/old_nvcc.cmake" <<EOF
+set(CMAKE_CUDA_COMPILE_OBJECT found)
+set(CMAKE_CUDA_COMPILER /usr/local/cuda-11.8/bin/nvcc)
+set(CMAKE_CUDA_COMPILER_VERSION 11.8.89)
+include("$SOURCE/cmake/LatheKernel.cmake")
+lathe_enable_cuda()
+EOF
+if "$CMAKE" -P "$WORK/old_nvcc.cmake" >"$WORK/options.log" 2>&1; then
+  echo "an nvcc of CUDA 11.8 was accepted"
+  failed=1
+elif ! grep -qF "Lathe needs nvcc 12 or later; found 11.8.89 (/usr/local/cuda-11.8/bin/nvcc): set CUDACXX to a newer one" <<<"$(tr -s ' \n' '  ' <"$WORK/options.log")"; then
+  echo "an nvcc of CUDA 11.8 should have been named"
+  cat "$WORK/options.log"
+  failed=1
+fi
+rm -rf "$WORK/options" "$WORK/old_nvcc.cmake"
 exit "$failed"

@@ -77,6 +77,28 @@ TEST(CudaDevice, SaysWhetherItCanBeHad) {
   EXPECT_FALSE(Device::cuda({})->matrix_products().empty());
 }
 
+#ifdef LATHE_EMULATED
+/// Why no GPU is taken of `machine`.
+std::string reason_on(const emulation::Machine& machine) {
+  emulation::Settings other = emulation::settings();
+  other.machine = machine;
+  const emulation::Settings before = emulation::configure(other);
+  const std::string reason = Device::why_no_cuda({}).value_or("");
+  EXPECT_THROW(static_cast<void>(Device::cuda({})), UsageError);
+  emulation::configure(before);
+  return reason;
+}
+
+TEST(CudaDevice, SaysWhatAMachineLacks) {
+  EXPECT_EQ(reason_on({.driver = 0}), "no NVIDIA driver was found");
+  EXPECT_EQ(reason_on({.driver = 12080}),
+            "the NVIDIA driver is for CUDA 12.8, and this build of Lathe needs one for CUDA 13.0 or later");
+  EXPECT_EQ(reason_on({.gpus = 0}), "no GPU was found");
+  EXPECT_EQ(reason_on({.major = 7}), "GPU 0 (emulated sm_80) has compute capability 7.0; Lathe's kernels need 8.0 or later");
+  EXPECT_FALSE(Device::why_no_cuda({}).has_value());
+}
+#endif
+
 TEST(CudaDevice, TheSameSequenceGetsTheSameAddresses) {
   const DeviceRef device = Device::cuda({});
   const auto step = [&] {
