@@ -70,11 +70,11 @@ TEST(BenchOperations, AreCountedByHandForASmallBatch) {
   const StepModel model{.name = "small", .layers = 2, .hidden_size = 64, .heads = 2, .vocabulary = 1000};
   // Two layers of 4 d^2 in attention and 8 d^2 in the feed-forward; 3 + 5 tokens; 2 masked.
   constexpr std::int64_t kSize = 64;
-  constexpr std::int64_t kWeights = 2 * 12 * kSize * kSize;
+  constexpr std::int64_t kWeights = kSize * kSize * 12 * 2;
   constexpr std::int64_t kEncoder = 6 * kWeights * 8;
   // Forward: q k^T and p v, 2 d s^2 operations each; backward twice that.
-  constexpr std::int64_t kAttention = 2 * 3 * (2 + 2) * kSize * (3 * 3 + 5 * 5);
-  constexpr std::int64_t kHead = 6 * 2 * (kSize * kSize + kSize * 1000);
+  constexpr std::int64_t kAttention = kSize * 2 * 3 * (2 + 2) * (3 * 3 + 5 * 5);
+  constexpr std::int64_t kHead = (kSize * kSize + kSize * 1000) * 2 * 6;
   EXPECT_EQ(step_operations(model, StepTask::mlm, Lengths{3, 5}, 2), kEncoder + kAttention + kHead);
   EXPECT_EQ(step_operations(model, StepTask::classify, Lengths{3, 5}, 2), kEncoder + kAttention);
 }

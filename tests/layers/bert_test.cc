@@ -178,7 +178,7 @@ TEST(Bert, RecomputingKeepsOneTensorALayer) {
   };
   const Memory all = memory_of(Recompute::none);
   const Memory inputs = memory_of(Recompute::blocks);
-  const std::int64_t tokens = small_packed_batch().token.size();
+  const std::int64_t tokens = std::ssize(small_packed_batch().token);
   const auto room = [](std::int64_t elements) { return (elements * 4 + 64 + 63) / 64 * 64; };
   const std::int64_t states = room(tokens * settings.hidden_size);
   // Of a layer beside its input: q, k and v; the attention's result and its lse; of two LayerNorms z, mean and rstd; what goes into the

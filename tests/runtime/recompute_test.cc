@@ -104,7 +104,7 @@ TEST_F(RecomputeTest, WhatNobodyAskedForIsSkipped) {
 TEST_F(RecomputeTest, AResultThatWasThereBeforeKeepsItsGradient) {
   Tape tape(device_);
   tape.watch(x_, d_x_);
-  const Tensor y = multiply(tape, x_, w_);
+  Tensor y = multiply(tape, x_, w_);
   const Tensor same = tape.recompute("nothing", [&](Tape& again) {
     multiply(again, x_, x_);  // takes something, of which nothing comes
     return y;
@@ -186,7 +186,7 @@ TEST_F(RecomputeTest, RefusesToOverwriteWhatIsSaved) {
   tape.backward(z, ones_);
   const auto own = [&](Tape& again) {
     const Tensor a = multiply(again, x_, w_);
-    const Tensor b = multiply(again, a, a);
+    Tensor b = multiply(again, a, a);
     overwrite(again, a);
     return b;
   };
@@ -207,7 +207,7 @@ TEST_F(RecomputeTest, AnExceptionLeavesTheTapeInOrder) {
   EXPECT_EQ(device_->memory().now, before);
   int runs = 0;
   const auto fails_later = [&](Tape& again) {
-    const Tensor y = square(again, x_, w_);
+    Tensor y = square(again, x_, w_);
     if (++runs == 2) throw std::runtime_error("the second run");
     return y;
   };

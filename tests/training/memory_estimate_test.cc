@@ -69,14 +69,14 @@ class MemoryEstimateTest : public testing::TestWithParam<Place> {
   TemporaryFolder folder_;
 };
 
-const Place kOnCpu{.name = "Cpu", .kind = DeviceKind::cpu, .dtype = DType::f32, .replay = Replay::off};
+Place on_cpu() { return {.name = "Cpu", .kind = DeviceKind::cpu, .dtype = DType::f32, .replay = Replay::off}; }
 #ifdef LATHE_HAS_CUDA
 INSTANTIATE_TEST_SUITE_P(, MemoryEstimateTest,
-                         testing::Values(kOnCpu, Place{"CudaGraphs", DeviceKind::cuda, DType::bf16, Replay::graphs},
+                         testing::Values(on_cpu(), Place{"CudaGraphs", DeviceKind::cuda, DType::bf16, Replay::graphs},
                                          Place{"CudaKernels", DeviceKind::cuda, DType::f32, Replay::off}),
                          [](const auto& parameter) { return parameter.param.name; });
 #else
-INSTANTIATE_TEST_SUITE_P(, MemoryEstimateTest, testing::Values(kOnCpu),
+INSTANTIATE_TEST_SUITE_P(, MemoryEstimateTest, testing::Values(on_cpu()),
                          [](const auto& parameter) { return parameter.param.name; });
 #endif
 
