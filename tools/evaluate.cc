@@ -27,7 +27,7 @@ int evaluate_command(const EvaluateOptions& options) {
   print_tokens("data", encoded, max_length);
   const ClassificationMetrics metrics = evaluate(*classifier, encoded.samples, labels, reading.batch_size);
   if (options.json) {
-    fmt::print("{}\n", metrics_to_json(metrics, classifier->labels().names(), 2));
+    fmt::print("{}\n", metrics_to_json(metrics, classifier->labels().names(), place_of(device)));
   } else {
     fmt::print("{}", format_report(metrics, classifier->labels().names()));
   }

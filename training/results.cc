@@ -62,8 +62,10 @@ std::string text_of(const Json& json, int indent) { return json.dump(indent, ' '
 
 }  // namespace
 
-std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<const std::string> labels, int indent) {
-  return text_of(metrics_json(metrics, labels), indent);
+std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<const std::string> labels, const RunPlace& place) {
+  Json json = metrics_json(metrics, labels);
+  if (place.device != "cpu") json["device"] = place.device;
+  return text_of(json, 2);
 }
 
 void write_results(const std::filesystem::path& folder, const RunResults& results) {

@@ -31,8 +31,8 @@ struct RunResults {
 };
 
 /// One object: loss, accuracy, samples, for two classes precision, recall and f1 of the positive one, else macro and weighted; then scores
-/// per class and the confusion matrix. `indent` -1 gives one line.
-std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<const std::string> labels, int indent);
+/// per class and the confusion matrix; and `device`, unless that is the CPU, so that what was emulated says so.
+std::string metrics_to_json(const ClassificationMetrics& metrics, std::span<const std::string> labels, const RunPlace& place);
 
 /// Writes results.json into `folder`, atomically.
 void write_results(const std::filesystem::path& folder, const RunResults& results);

@@ -110,6 +110,7 @@ TEST_F(EmulatedTest, TheSameCommandGivesTheSamePredictions) {
       {"evaluate", "--model", path("fp32"), "--data", path("test.tsv"), "--device", "emulated", "--precision", "fp32", "--json"});
   ASSERT_EQ(evaluated.status, 0) << evaluated.error;
   EXPECT_TRUE(evaluated.error.starts_with("device: emulated, ")) << evaluated.error;
+  EXPECT_EQ(Json::parse(evaluated.out)["device"], "emulated sm_80 on the CPU, for tests: slow");
 }
 
 TEST_F(EmulatedTest, PreTrainingHasTheLossesOfTheCpu) {
