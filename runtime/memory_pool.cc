@@ -59,14 +59,16 @@ Storage::Block* MemoryPool::take(std::int64_t bytes) {
   if (hole->bytes == 0) holes_.erase(hole);
   use_.now += granted;
   use_.peak = std::max(use_.peak, use_.now);
-  unpoison(block->data, bytes);
-  poison(block->data + bytes, granted - bytes);
+  if (source_->is_real()) {
+    unpoison(block->data, bytes);
+    poison(block->data + bytes, granted - bytes);
+  }
   return block;
 }
 
 void MemoryPool::give_back(Storage::Block* block) noexcept {
   const std::scoped_lock lock(mutex_);
-  poison(block->data, block->granted);
+  if (source_->is_real()) poison(block->data, block->granted);
   use_.now -= block->granted;
   const std::byte* end = block->data + block->granted;
   const auto after = std::ranges::lower_bound(holes_, end, {}, &Hole::begin);

@@ -39,6 +39,8 @@ class MemorySource {
   virtual std::int64_t available(std::int64_t free) const = 0;
   /// Whether `bytes` bytes that end at `end` may be used: addresses may cost nothing until they are touched.
   virtual bool admit(std::int64_t bytes, const std::byte* end) = 0;
+  /// Whether there is memory behind the addresses, so that AddressSanitizer is told which of it may be touched: for that it needs an eighth as much.
+  virtual bool is_real() const noexcept { return true; }
 };
 
 /// One range of addresses of the host, as large as `bytes`, that becomes real as it is first touched. Throws OutOfMemoryError where

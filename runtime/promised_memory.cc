@@ -1,7 +1,5 @@
-#include <algorithm>
 #include <cstdint>
 
-#include "lathe/runtime/address_poison.h"
 #include "lathe/runtime/memory_pool.h"
 
 namespace lathe {
@@ -19,11 +17,6 @@ std::byte* range(PromisedMemory which) {
 class PromisedRange : public MemorySource {
  public:
   explicit PromisedRange(PromisedMemory which) : base_(range(which)) {}
-  ~PromisedRange() override { unpoison(base_, front_); }
-  PromisedRange(const PromisedRange&) = delete;
-  PromisedRange& operator=(const PromisedRange&) = delete;
-  PromisedRange(PromisedRange&&) = delete;
-  PromisedRange& operator=(PromisedRange&&) = delete;
 
   std::span<std::byte> grow(std::int64_t bytes) override {
     if (given_ || bytes > kBytes) return {};
@@ -31,14 +24,11 @@ class PromisedRange : public MemorySource {
     return {base_, static_cast<std::size_t>(kBytes)};
   }
   std::int64_t available(std::int64_t free) const override { return given_ ? free : kBytes; }
-  bool admit(std::int64_t, const std::byte* end) override {
-    front_ = std::max<std::int64_t>(front_, end - base_);
-    return true;
-  }
+  bool admit(std::int64_t, const std::byte*) override { return true; }
+  bool is_real() const noexcept override { return false; }
 
  private:
   std::byte* base_;
-  std::int64_t front_ = 0;  // that was ever given out
   bool given_ = false;
 };
 
