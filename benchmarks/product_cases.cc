@@ -93,7 +93,7 @@ struct AttentionSizes {
     return {{"T", sizes.tokens}, {"C", sizes.channels}, {"S", sequence}};
   }
   /// "attention_forward (wiki lengths, dropout)".
-  std::string kernel(std::string name) const {
+  std::string kernel(const std::string& name) const {
     if (lengths == Lengths::wiki) return name + (dropout > 0.0 ? " (wiki lengths, dropout)" : " (wiki lengths)");
     return dropout > 0.0 ? name + " (dropout)" : name;
   }
