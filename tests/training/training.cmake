@@ -1,9 +1,9 @@
 lathe_test(training
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/upload_test.cc
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/memory_estimate_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/upload_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json)
 if(LATHE_CUDA_BACKEND)
   lathe_test(cuda_training CUDA
-    SOURCES training/cuda_finetune_test.cc training/cuda_gradients_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/upload_test.cc
+    SOURCES training/cuda_finetune_test.cc training/cuda_gradients_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/memory_estimate_test.cc training/upload_test.cc
     LINKS lathe::training)
 endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
@@ -11,8 +11,6 @@ lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc
   LINKS lathe::training)
 target_compile_definitions(test_pages PRIVATE LATHE_PYTHON="${LATHE_PYTHON}")
-
-lathe_test(memory_estimate CUDA SOURCES training/memory_estimate_test.cc LINKS lathe::training)
 
 # Pre-training beside PyTorch's (scripts/golden_pretrain.py): the first steps, and where everything is tested all of them.
 lathe_test(pretrain_golden SOURCES training/pretrain_golden_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
