@@ -25,7 +25,7 @@ struct Settings {
   /// Whether host code that touches device memory ends the process with a line that says so. It costs some 100 microseconds a wait for the
   /// device, which thousands of small launches notice.
   bool guard_host = true;
-  Machine machine;
+  Machine machine = {};
 };
 
 /// The settings of this process; they hold for what runs later. Not to be called while something runs.
