@@ -16,6 +16,6 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY >=)
 if(NOT BUILD_SHARED_LIBS) # to build programs with the archives
-  set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libfmt-dev, libutf8proc-dev, libdnnl-dev, pkg-config")
+  set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libfmt-dev, libutf8proc-dev, libdnnl-dev, libopenmpi-dev, pkg-config")
 endif()
 include(CPack)

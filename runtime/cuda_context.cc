@@ -227,6 +227,13 @@ CudaBackend cuda_backend() noexcept {
 #endif
 }
 
+int CudaContext::visible_gpus() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  static_cast<void>(cudaGetLastError());
+  return 0;
+}
+
 std::optional<std::string> CudaContext::obstacle(const Device::CudaOptions& options) {
   try {
     const auto found = find_obstacle(options.index);

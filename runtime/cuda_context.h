@@ -45,6 +45,9 @@ class CudaContext {
   /// As Device::why_no_cuda.
   static std::optional<std::string> obstacle(const Device::CudaOptions& options);
 
+  /// As Device::visible_gpus.
+  static int visible_gpus();
+
   virtual std::string name() const = 0;
   virtual std::string matrix_products() const = 0;
   virtual void tune_products() = 0;

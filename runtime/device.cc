@@ -71,6 +71,8 @@ Device::Device(const CpuOptions& options, CpuTarget target)
   memory_ = std::make_unique<MemoryPool>(host_memory_source(bytes), kAdvice);
 }
 
+int Device::visible_gpus() { return CudaContext::visible_gpus(); }
+
 std::optional<std::string> Device::why_no_cuda(const CudaOptions& options) { return CudaContext::obstacle(options); }
 
 DeviceRef Device::cuda(const CudaOptions& options) { return DeviceRef(new Device(CudaContext::create(options))); }

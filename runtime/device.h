@@ -89,6 +89,9 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Why Device::cuda would refuse, in a few words: "no NVIDIA driver was found"; nothing where it wouldn't.
   static std::optional<std::string> why_no_cuda(const CudaOptions& options);
 
+  /// The GPUs that CUDA shows; 0 where there is none to be had.
+  static int visible_gpus();
+
   /// A device like `of` on which only sizes are real: kernels are checked, and not run; memory is handed out as `of` would, is counted, and isn't
   /// there; what is downloaded is zeros. What a model and its steps need of a device can be had from it without a byte or a moment of `of`.
   static DeviceRef rehearsal(const DeviceRef& of);

@@ -1,5 +1,5 @@
 #pragma once
-// Work of the host that takes its turn in a stream, in a library's place: what cuBLASLt does on a GPU.
+// Work of the host that takes its turn in a stream, in a library's place: what cuBLASLt and NCCL do on a GPU.
 #include <cstddef>
 #include <functional>
 #include <span>
@@ -22,6 +22,9 @@ struct HostOperation {
   std::vector<MemorySpan> reads;   ///< must have been written
   std::vector<MemorySpan> writes;  ///< must be allocated
   std::function<void()> run;       ///< called when the operation's turn comes, with device memory accessible
+  /// Asked again and again while the operation is the next of its stream, with device memory accessible: it runs once this gives true. Until
+  /// then it has begun, and waits for another process. Where empty, it runs at once. Not for graphs.
+  std::function<bool()> ready = {};
 };
 
 /// Puts it at the end of the stream's queue, or into the graph that the stream is being captured into.

@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 #include <string_view>
+#include <thread>
 
 #include "lathe/kernels/emulation/pinned_memory.h"
 #include "lathe/kernels/emulation/profiler.h"
@@ -206,8 +207,21 @@ void Device::launch_graph(ExecutableGraph& executable, Stream& stream) {
 
 bool Device::ready(const Stream& stream) const {
   if (stream.queue.empty()) return false;
-  const auto* await = std::get_if<Await>(&stream.queue.front().work);
+  const Work& work = stream.queue.front().work;
+  if (const auto* host = std::get_if<HostOperation>(&work); host != nullptr && host->ready) {
+    const DeviceMemory::Opened opened(device_memory());
+    return host->ready();
+  }
+  const auto* await = std::get_if<Await>(&work);
   return await == nullptr || await->recording->done;
+}
+
+bool Device::waits_for_others() const {
+  return std::ranges::any_of(streams_, [](const auto& stream) {
+    if (stream->queue.empty()) return false;
+    const auto* host = std::get_if<HostOperation>(&stream->queue.front().work);
+    return host != nullptr && host->ready;
+  });
 }
 
 bool Device::step() {
@@ -327,7 +341,10 @@ void Device::run_until(const Done& done, const char* what) {
   if (done()) return;
   const DeviceMemory::Opened opened(device_memory());  // once for all that runs: no host code comes between
   while (!done()) {
-    if (!step()) throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
+    if (step()) continue;
+    if (!waits_for_others())
+      throw Fault(FaultKind::stream_order, std::string(what) + " waits for an event that nothing will record");
+    std::this_thread::yield();
   }
 }
 

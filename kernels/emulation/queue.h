@@ -168,6 +168,8 @@ class Device {
 
  private:
   bool ready(const Stream& stream) const;
+  /// Whether some stream's next operation waits for another process.
+  bool waits_for_others() const;
   void run_head(Stream& stream);
   void run(Operation& operation);
   void run_work(Operation& operation, Serial began);

@@ -15,3 +15,19 @@ if(LATHE_KERNEL_BACKEND STREQUAL "cuda")
   add_test(NAME runtime_ranges
     COMMAND ${CMAKE_CURRENT_LIST_DIR}/ranges_test.sh $<TARGET_FILE:range_listener> $<TARGET_FILE:test_runtime> $<TARGET_FILE:test_kernels_elementwise>)
 endif()
+
+# What the ranks of a job do together: once as a single process, and under mpirun.
+set(mpi_tests)
+set(mpi_libraries)
+if(LATHE_MPI_BACKEND)
+  set(mpi_tests runtime/mpi_communicator_test.cc)
+  set(mpi_libraries MPI::MPI_CXX)
+endif()
+if(LATHE_NCCL_BACKEND STREQUAL "EMULATED")
+  list(APPEND mpi_tests runtime/nccl_communicator_test.cc)
+endif()
+lathe_test(communicator
+  SOURCES runtime/communicator_main.cc runtime/communicator_test.cc ${mpi_tests}
+  LINKS lathe::runtime fmt::fmt ${mpi_libraries})
+lathe_mpi_tests(communicator 1 2 3 4)
+lathe_test(without_mpi SOURCES runtime/no_mpi_test.cc ${PROJECT_SOURCE_DIR}/runtime/no_mpi.cc LINKS lathe::runtime)

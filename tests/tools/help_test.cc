@@ -6,6 +6,8 @@
 #include <regex>
 #include <sstream>
 
+#include "lathe/runtime/mpi_session.h"
+#include "lathe/runtime/nccl_communicator.h"
 #include "tests/temporary_folder.h"
 #include "tests/tools/run_command.h"
 #include "tests/training/tiny_model.h"
@@ -207,7 +209,7 @@ TEST_F(HelpTest, ThePageForHuggingFacesUsersIsTrue) {
 
 TEST_F(HelpTest, VersionTellsBuildProcessorAndLibraries) {
   const Strings lines = lines_of(lathe({"--version"}).out);
-  ASSERT_EQ(lines.size(), 5U);
+  ASSERT_EQ(lines.size(), 6U);
   EXPECT_TRUE(std::regex_match(lines[0], std::regex(R"(lathe \d+\.\d+\.\d+, matrix products by (oneDNN|Eigen) \d.*)")))
       << lines[0];
   EXPECT_TRUE(std::regex_match(lines[1], std::regex(R"(build: \w+, (GNU|Clang) \d+\.\d+.*)"))) << lines[1];
@@ -217,8 +219,10 @@ TEST_F(HelpTest, VersionTellsBuildProcessorAndLibraries) {
   EXPECT_TRUE(lines[3] == "backends: cpu" || lines[3] == "backends: cpu, cuda" ||
               lines[3] == "backends: cpu, cuda emulated on the cpu")
       << lines[3];
+  const std::string nccl = has_nccl() ? " and " + nccl_library() : "";
+  EXPECT_EQ(lines[4], has_mpi() ? "processes: several, by " + mpi_library() + nccl : "processes: one, as this build has no MPI");
   for (const char* library : {"CLI11", "Eigen", "fmt", "nlohmann-json", "OpenMP", "toml\\+\\+", "utf8proc"})
-    EXPECT_TRUE(std::regex_search(lines[4], std::regex(std::string(library) + R"( \d+\.\d+)"))) << library << " in " << lines[4];
+    EXPECT_TRUE(std::regex_search(lines[5], std::regex(std::string(library) + R"( \d+\.\d+)"))) << library << " in " << lines[5];
 }
 
 TEST_F(HelpTest, BashCompletesOptionsFilesAndChoices) {

@@ -8,6 +8,8 @@
 #include "lathe/kernels/cpu_target.h"
 #include "lathe/kernels/matmul.h"
 #include "lathe/runtime/device.h"
+#include "lathe/runtime/mpi_session.h"
+#include "lathe/runtime/nccl_communicator.h"
 
 namespace lathe {
 namespace {
@@ -32,6 +34,11 @@ std::string_view backends() {
   return "?";
 }
 
+std::string processes() {
+  if (has_mpi()) return "several, by " + mpi_library() + (has_nccl() ? " and " + nccl_library() : "");
+  return "one, as this build has no MPI";
+}
+
 }  // namespace
 
 std::string version_text() {
@@ -40,9 +47,10 @@ std::string version_text() {
       "build: {}\n"
       "instruction sets: {}, {}; {}\n"
       "backends: {}\n"
+      "processes: {}\n"
       "libraries: {}, utf8proc {}.{}.{}\n",
       LATHE_VERSION, MatmulPlans::library(), LATHE_BUILD, name(CpuTarget::v3), name(CpuTarget::v4), processor(), backends(),
-      LATHE_LIBRARIES, UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR, UTF8PROC_VERSION_PATCH);
+      processes(), LATHE_LIBRARIES, UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR, UTF8PROC_VERSION_PATCH);
 }
 
 }  // namespace lathe

@@ -4,7 +4,7 @@
 
 namespace lathe {
 
-/// The version, then a line each: the build, instruction sets, backends, libraries.
+/// The version, then a line each: the build, instruction sets, backends, processes, libraries.
 std::string version_text();
 
 }  // namespace lathe
