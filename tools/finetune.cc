@@ -7,6 +7,7 @@
 #include "lathe/runtime/error.h"
 #include "lathe/text/quoted_list.h"
 #include "lathe/text/split.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
 #include "lathe/training/finetune.h"
@@ -14,9 +15,9 @@
 #include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
-#include "tools/launch.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
+#include "tools/ranks.h"
 #include "tools/run_file.h"
 #include "tools/run_record.h"
 #include "tools/setup.h"
@@ -184,26 +185,31 @@ RunSection settings_section(const FinetuneOptions& options, const DevSplit& dev,
   return run;
 }
 
-/// Trains and, unless interrupted, scores --test by the model that is kept.
+/// Trains and, unless interrupted, scores --test by the model that is kept. The first rank has an observer.
 RunResults train_and_test(Classifier& classifier, const RunSamples& samples, const FinetuneSettings& settings,
-                          const fs::path& output, RunObserver& observer, const std::atomic<int>& stop) {
+                          const fs::path& output, RunObserver* observer, const std::atomic<int>& stop, Ranks& ranks) {
+  FinetuneObserver nobody;
+  FinetuneObserver& told = observer != nullptr ? *observer : nobody;
+  Communicator* const communicator = ranks.communicator(classifier.device());
   RunResults results{
       .labels = classifier.labels().names(), .dev = std::nullopt, .test = std::nullopt, .train = {}, .peak_memory_bytes = 0};
-  results.train = finetune(classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings, observer, &stop);
-  observer.finish();
+  results.train = finetune(classifier, samples.train, samples.dev ? &*samples.dev : nullptr, settings, told, &stop, communicator);
+  if (observer != nullptr) observer->finish();
   if (results.train.best) results.dev = results.train.best->metrics;
   if (!results.train.interrupted && samples.test) {
     // The model that is kept may be an earlier one than the last.
-    classifier.reload(output);
-    results.test = evaluate_until(&stop, classifier, samples.test->samples, samples.test->labels, settings.batch_size);
+    if (ranks.first()) classifier.reload(output);
+    share_weights(communicator, classifier.parameters());
+    results.test =
+        evaluate_until(&stop, classifier, samples.test->samples, samples.test->labels, settings.batch_size, communicator);
     results.train.interrupted = !results.test.has_value();
   }
-  if (results.test) {
-    observer.log().write(EvaluationLog{.step = results.train.best ? results.train.best->step : results.train.steps,
-                                       .epoch = results.train.best ? results.train.best->epoch : results.train.epochs,
-                                       .metrics = *results.test,
-                                       .best = false},
-                         "test", results.labels);
+  if (results.test && observer != nullptr) {
+    observer->log().write(EvaluationLog{.step = results.train.best ? results.train.best->step : results.train.steps,
+                                        .epoch = results.train.best ? results.train.best->epoch : results.train.epochs,
+                                        .metrics = *results.test,
+                                        .best = false},
+                          "test", results.labels);
   }
   results.peak_memory_bytes = peak_memory_bytes();
   return results;
@@ -221,10 +227,7 @@ void print_scores(const RunResults& results) {
   if (results.test) fmt::print("test: {}", format_report(*results.test, results.labels));
 }
 
-}  // namespace
-
-int finetune_command(const FinetuneOptions& call) {
-  check_launch();
+int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   FinetuneOptions options = call;
   options.model = find_model(call.model, hub_cache_folder());
   const DevSplit dev_split = parse_dev(options.dev);
@@ -237,9 +240,9 @@ int finetune_command(const FinetuneOptions& call) {
   if (options.test) inputs.push_back(*options.test);
   check_readable_twice("finetune", inputs);
   const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
-  check_output_folder(options.output, options.model, inputs, existing);
+  if (ranks.first()) check_output_folder(options.output, options.model, inputs, existing);
 
-  const DeviceChoice device = choose_device(options.running);
+  const DeviceChoice device = choose_device(options.running, ranks.threads(), ranks.local_rank());
   write_message(fmt::format("device: {}\n", describe(device)));
   choose_products(options, device);
   const RunData data = read_data(options, dev_split, reading.records);
@@ -256,6 +259,9 @@ int finetune_command(const FinetuneOptions& call) {
   const MemoryEstimate memory = estimate_memory(*classifier, samples.train, dev, settings);
   print_memory(memory, *device.device);
   expect_memory(memory, *classifier, samples.train, dev, settings);
+  const std::vector<RunSection> sections = {settings_section(options, dev_split, data.train.report, reading, max_length, device),
+                                            chosen_section(device, steps), hashes};
+  ranks.agree(Ranks::Part::more, common_facts(sections));
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, dev, settings),
                                      fmt::format("{} texts", settings.batch_size)));
@@ -263,19 +269,24 @@ int finetune_command(const FinetuneOptions& call) {
   }
 
   rehearse(*classifier, samples.train, settings);
-  const FileLock lock = prepare_output_folder(options.output, existing);
-  const std::vector<RunSection> sections = {settings_section(options, dev_split, data.train.report, reading, max_length, device),
-                                            chosen_section(device, steps), hashes};
-  write_run_file(options.output, sections);
-  classifier->save_description(options.output);
+  std::optional<FileLock> lock;
+  std::optional<RunObserver> observer;
+  if (ranks.first()) {
+    lock.emplace(prepare_output_folder(options.output, existing));
+    write_run_file(options.output, sections);
+    classifier->save_description(options.output);
+    observer.emplace(options.output, classifier->labels(), steps);
+  }
+  ranks.agree(Ranks::Part::last);
 
   const std::atomic<int>& stop = watch_stop_signals();
-  RunObserver observer(options.output, classifier->labels(), steps);
-  RunResults results = train_and_test(*classifier, samples, settings, options.output, observer, stop);
+  RunResults results =
+      train_and_test(*classifier, samples, settings, options.output, observer ? &*observer : nullptr, stop, ranks);
+  if (!observer) return results.train.interrupted ? 128 + stop.load() : 0;
   results.place = place_of(device);
   results.place.estimated_memory_bytes = memory.total();
   write_results(options.output, results);
-  write_pictures(options.output, results, observer.curves(), samples.dev_texts, samples.test_texts, sections);
+  write_pictures(options.output, results, observer->curves(), samples.dev_texts, samples.test_texts, sections);
   print_training(results.train, results.peak_memory_bytes, results.place);
   if (results.train.interrupted) {
     print_interruption(results.train, options.output);
@@ -284,6 +295,13 @@ int finetune_command(const FinetuneOptions& call) {
   print_scores(results);
   write_message(fmt::format("wrote {}\n", options.output.string()));
   return 0;
+}
+
+}  // namespace
+
+int finetune_command(const FinetuneOptions& call) {
+  Ranks ranks;
+  return ranks.run([&] { return finetune_together(call, ranks); });
 }
 
 }  // namespace lathe

@@ -1,13 +1,9 @@
 #include "tools/launch.h"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
-
-#include "lathe/runtime/error.h"
 
 namespace lathe {
 namespace {
@@ -39,15 +35,6 @@ std::optional<Launch> announced_launch() {
       return Launch{.launcher = std::string(launcher), .variable = variable, .tasks = *tasks};
   }
   return std::nullopt;
-}
-
-void check_launch() {
-  const auto launch = announced_launch();
-  if (!launch) return;
-  throw UsageError(
-      fmt::format("{} announces {} processes ({}={}), and this build of lathe trains in one: each would train alone and write "
-                  "to the same --output; start lathe without {}",
-                  launch->launcher, launch->tasks, launch->variable, launch->tasks, launch->launcher));
 }
 
 }  // namespace lathe

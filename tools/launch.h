@@ -16,8 +16,4 @@ struct Launch {
 /// Reads the environment; nothing where this process is alone. SLURM_NTASKS isn't looked at: a batch script has it, which is one process.
 std::optional<Launch> announced_launch();
 
-/// Throws UsageError where a launcher announces several processes: every one would train alone, and they would write to one folder. To be
-/// called before anything is touched.
-void check_launch();
-
 }  // namespace lathe

@@ -11,6 +11,7 @@
 #include "lathe/runtime/host_memory.h"
 #include "lathe/training/results.h"
 #include "tools/commands.h"
+#include "tools/ranks.h"
 #include "tools/standard_streams.h"
 #include "tools/terminal.h"
 
@@ -36,6 +37,8 @@ int main(int argc, char** argv) {
     const int status = std::visit(RunCommand{}, lathe::parse_command_line(argc, argv));
     lathe::flush_output();
     return status;
+  } catch (const lathe::SaidElsewhere& end) {
+    return end.status();
   } catch (const lathe::Error& failure) {
     lathe::print_error(failure.what());
     return failure.exit_status();

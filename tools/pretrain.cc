@@ -19,9 +19,9 @@
 #include "lathe/training/results.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
-#include "tools/launch.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
+#include "tools/ranks.h"
 #include "tools/run_file.h"
 #include "tools/run_record.h"
 #include "tools/setup.h"
@@ -241,10 +241,7 @@ RunSection settings_section(const PretrainOptions& options, const DevSplit& dev,
   return run;
 }
 
-}  // namespace
-
-int pretrain_command(const PretrainOptions& call) {
-  check_launch();
+int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   PretrainOptions options = call;
   check_start(options);
   if (options.model) options.model = find_model(*call.model, hub_cache_folder());
@@ -266,9 +263,9 @@ int pretrain_command(const PretrainOptions& call) {
     read.insert(read.end(), tokenizer->files().begin(), tokenizer->files().end());
   }
   const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
-  check_output_folder(options.output, options.model, read, existing);
+  if (ranks.first()) check_output_folder(options.output, options.model, read, existing);
 
-  const DeviceChoice device = choose_device(options.running);
+  const DeviceChoice device = choose_device(options.running, ranks.threads(), ranks.local_rank());
   write_message(fmt::format("device: {}\n", describe(device)));
   choose_products(options, device);
   if (config && device.device->kind() == DeviceKind::cpu) check_memory(*config);
@@ -285,6 +282,9 @@ int pretrain_command(const PretrainOptions& call) {
   const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings);
   print_memory(memory, *device.device);
   expect_memory(memory, *model, sequences.train, dev, settings);
+  const std::vector<RunSection> sections = {settings_section(options, dev_split, model->config(), max_length, device),
+                                            chosen_section(device, steps), hashes};
+  ranks.agree(Ranks::Part::more, common_facts(sections));
   if (options.dry_run) {
     fmt::print("{}", format_estimate(estimate_run(*model, sequences.train, dev, settings),
                                      fmt::format("up to {} tokens", settings.batch_tokens)));
@@ -292,21 +292,28 @@ int pretrain_command(const PretrainOptions& call) {
   }
 
   rehearse(*model, sequences.train, settings);
-  const FileLock lock = prepare_output_folder(options.output, existing);
-  const std::vector<RunSection> sections = {settings_section(options, dev_split, model->config(), max_length, device),
-                                            chosen_section(device, steps), hashes};
-  write_run_file(options.output, sections);
-  model->save_description(options.output);
+  std::optional<FileLock> lock;
+  std::optional<RunObserver> observer;
+  if (ranks.first()) {
+    lock.emplace(prepare_output_folder(options.output, existing));
+    write_run_file(options.output, sections);
+    model->save_description(options.output);
+    observer.emplace(options.output, steps);
+  }
+  ranks.agree(Ranks::Part::last);
 
   const std::atomic<int>& stop = watch_stop_signals();
-  RunObserver observer(options.output, steps);
-  const PretrainResult result = pretrain(*model, sequences.train, dev, settings, observer, &stop);
-  observer.finish();
+  PretrainObserver nobody;
+  PretrainObserver& told = observer ? *observer : nobody;
+  const PretrainResult result =
+      pretrain(*model, sequences.train, dev, settings, told, &stop, ranks.communicator(model->device()));
+  if (!observer) return result.interrupted ? 128 + stop.load() : 0;
+  observer->finish();
   const std::int64_t peak = peak_memory_bytes();
   RunPlace place = place_of(device);
   place.estimated_memory_bytes = memory.total();
   write_results(options.output, result, peak, place);
-  write_curves(options.output, observer.curves());
+  write_curves(options.output, observer->curves());
   print_training(result, peak, place);
   if (result.interrupted) {
     write_message(fmt::format("interrupted after step {}; the model is kept as that step left it\n", result.steps));
@@ -318,6 +325,13 @@ int pretrain_command(const PretrainOptions& call) {
   }
   write_message(fmt::format("wrote {}\n", options.output.string()));
   return 0;
+}
+
+}  // namespace
+
+int pretrain_command(const PretrainOptions& call) {
+  Ranks ranks;
+  return ranks.run([&] { return pretrain_together(call, ranks); });
 }
 
 }  // namespace lathe

@@ -68,6 +68,23 @@ RunSection inputs_section(std::vector<fs::path> files, const fs::path* model, co
   return hashes;
 }
 
+std::string common_facts(std::span<const RunSection> sections) {
+  // Where files lie, and which GPU and how many threads a rank has, is each host's own.
+  constexpr std::array kOwn = {"model",   "tokenizer", "train",          "dev",          "test", "product-table", "device",
+                               "threads", "gpu",       "threads-reason", "device-reason"};
+  std::string facts;
+  for (const RunSection& section : sections) {
+    for (const auto& [key, value] : section.values) {
+      if (section.name == "inputs") {
+        facts += fmt::format("{} of {}\n", to_text(value), fs::path(key).filename().string());
+      } else if (std::ranges::find(kOwn, key) == kOwn.end()) {
+        facts += fmt::format("{} = {}\n", key, to_text(value));
+      }
+    }
+  }
+  return facts;
+}
+
 void warn_of_changes(const fs::path& config, const RunSection& inputs, const DeviceChoice& device) {
   for (const RunSetting& before : read_run_file(config)) {
     if (before.section == "inputs") {

@@ -76,13 +76,16 @@ void choose_precision(DeviceChoice& choice, const std::string& asked) {
 
 }  // namespace
 
-DeviceChoice choose_device(const RunningOptions& options) {
+DeviceChoice choose_device(const RunningOptions& options) { return choose_device(options, default_threads(), 0); }
+
+DeviceChoice choose_device(const RunningOptions& options, const ThreadChoice& threads, int local_rank) {
   const DeviceRequest request = parse_device(options.device);
+  const int gpus = Device::visible_gpus();
+  const auto gpu = [&](int first) { return gpus > 1 ? (first + local_rank) % gpus : first; };
   DeviceChoice choice;
   if (options.threads) {
     choice.threads = *options.threads;
   } else {
-    const ThreadChoice threads = default_threads();
     choice.threads = threads.threads;
     choice.threads_reason = threads.reason;
   }
@@ -91,13 +94,13 @@ DeviceChoice choose_device(const RunningOptions& options) {
   if (options.instruction_set == "avx512") target = CpuTarget::v4;
   if (request.place == DeviceRequest::Place::automatic) {
     std::optional<std::string> missing = why_no_gpu();
-    if (!missing) missing = failure_of([&] { use_cuda(choice, 0); });
+    if (!missing) missing = failure_of([&] { use_cuda(choice, gpu(0)); });
     if (missing) use_cpu(choice, target);
-    choice.device_reason = missing.value_or("the first GPU");
+    choice.device_reason = missing.value_or(gpu(0) == 0 ? "the first GPU" : "this rank's GPU");
   } else if (request.place == DeviceRequest::Place::cpu) {
     use_cpu(choice, target);
   } else {
-    use_cuda(choice, request.index);
+    use_cuda(choice, gpu(request.index));
   }
   choose_precision(choice, options.precision);
   return choice;

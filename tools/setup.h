@@ -7,6 +7,7 @@
 #include <string>
 
 #include "lathe/runtime/device.h"
+#include "lathe/runtime/processors.h"
 #include "lathe/text/records.h"
 #include "lathe/training/classifier.h"
 #include "lathe/training/dataset.h"
@@ -33,6 +34,9 @@ struct DeviceChoice {
 /// `auto` takes a GPU where this build has CUDA and there is one to use, else the CPU, and gives the reason; never an emulated one. Throws
 /// UsageError where what is asked for isn't there.
 DeviceChoice choose_device(const RunningOptions& options);
+/// The same for one of several processes of a host, which has so many threads where none were asked for, and of several GPUs the one with its
+/// number, counted from the one that was asked for.
+DeviceChoice choose_device(const RunningOptions& options, const ThreadChoice& threads, int local_rank);
 
 /// "cpu (no NVIDIA driver was found), 2 threads (2 physical cores in the affinity mask), x86-64-v4 (AVX-512), products by oneDNN 2.6.3, fp32
 /// (what the CPU kernels have)"; "cuda, NVIDIA H200 (the first GPU), products by cuBLASLt 13.1.0, bf16 (with fp32 master weights); data by 16

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "lathe/runtime/error.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/evaluation.h"
 #include "lathe/training/loader.h"
 #include "lathe/training/upload.h"
@@ -46,12 +47,12 @@ Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch, Rec
 
 /// Forward and backward of `members`, which leaves the gradients behind.
 void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
-                    const FinetuneSettings& settings) {
+                    const FinetuneSettings& settings, const Communicator* communicator) {
   TrainingStep step(
       classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch, settings.recompute); },
       Replay::off);
   StepBatches batches;
-  pack_step(train, members, settings, batches);
+  pack_step(train, members, settings, batches, communicator);
   compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
 }
 
@@ -59,19 +60,21 @@ void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::s
 class Run final : public TrainingTask {
  public:
   Run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev, const FinetuneSettings& settings,
-      FinetuneObserver& observer, const std::atomic<int>* stop)
+      FinetuneObserver& observer, const std::atomic<int>* stop, Communicator* communicator)
       : classifier_(classifier),
         train_(train),
         dev_(dev),
         settings_(settings),
         observer_(observer),
         stop_(stop),
+        communicator_(communicator),
         steps_(finetune_steps(settings, train.samples.count())),
         order_(static_cast<std::int32_t>(train.samples.count()), settings.batch_size, settings.seed) {}
 
   FinetuneResult train() {
     FinetuneResult result;
-    static_cast<TrainingResult&>(result) = lathe::train(*this, classifier_.arena(), settings_, steps_, observer_, stop_);
+    static_cast<TrainingResult&>(result) =
+        lathe::train(*this, classifier_.arena(), settings_, steps_, observer_, stop_, communicator_);
     result.best = best_;
     return result;
   }
@@ -85,7 +88,9 @@ class Run final : public TrainingTask {
     prepare_products();
   }
 
-  void pack(std::int64_t step, StepBatches& batches) override { pack_step(train_, order_.batch(step), settings_, batches); }
+  void pack(std::int64_t step, StepBatches& batches) override {
+    pack_step(train_, order_.batch(step), settings_, batches, communicator_);
+  }
   Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, classifier_, batch, settings_.recompute); }
 
   double epochs_at(std::int64_t steps) const override {
@@ -106,7 +111,8 @@ class Run final : public TrainingTask {
   void prepare_products() {
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      for_each_part(train_.samples, order_.batch(step), settings_.micro_batch_tokens,
+      const RankPart mine = rank_part(train_.samples, order_.batch(step), communicator_);
+      for_each_part(train_.samples, mine.members, settings_.micro_batch_tokens,
                     [&](std::span<const std::int32_t> part, std::int32_t) {
                       sizes.emplace(bucket_size(tokens_of(train_.samples, part)), bucket_size(std::ssize(part)));
                     });
@@ -115,7 +121,7 @@ class Run final : public TrainingTask {
   }
 
   bool evaluate_dev(std::int64_t step) {
-    const auto metrics = evaluate_until(stop_, classifier_, dev_->samples, dev_->labels, settings_.batch_size);
+    const auto metrics = evaluate_until(stop_, classifier_, dev_->samples, dev_->labels, settings_.batch_size, communicator_);
     if (!metrics) return false;
     // Weights that the last step broke show here first.
     if (!std::isfinite(metrics->loss)) {
@@ -143,6 +149,7 @@ class Run final : public TrainingTask {
   const FinetuneSettings& settings_;
   FinetuneObserver& observer_;
   const std::atomic<int>* stop_;
+  Communicator* communicator_;
   TrainingSteps steps_;
   SampleOrder order_;
   std::optional<EvaluationLog> best_;
@@ -165,7 +172,8 @@ std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const Fine
   return largest;
 }
 
-void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings) {
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings,
+              const Communicator* communicator) {
   constexpr double kMebibyte = 1 << 20;
   std::string message;
   std::int64_t requested = 0;
@@ -177,7 +185,7 @@ void rehearse(Classifier& classifier, const LabelledSamples& train, const Finetu
     const std::vector<std::int32_t> members(batch.begin(), batch.end());
     try {
       const AdamWOptimizer optimizer(classifier.arena(), settings.optimizer);
-      rehearse_batch(classifier, train, members, settings);
+      rehearse_batch(classifier, train, members, settings, communicator);
     } catch (const OutOfMemoryError& failure) {
       if (message.empty()) {
         requested = failure.requested();
@@ -210,15 +218,17 @@ LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t>
 }
 
 void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, const FinetuneSettings& settings,
-               StepBatches& batches) {
+               StepBatches& batches, const Communicator* communicator) {
   batches.count = 0;
   batches.tokens = tokens_of(train.samples, members);
   batches.rows = std::ssize(members);
-  for_each_part(train.samples, members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
-    auto& [packed, bucket] = batches.add();
-    pack_sequences(train.samples, part, train.labels, first, packed);
-    bucket = round_up(packed);
-  });
+  const RankPart mine = rank_part(train.samples, members, communicator);
+  for_each_part(train.samples, mine.members, settings.micro_batch_tokens,
+                [&](std::span<const std::int32_t> part, std::int32_t first) {
+                  auto& [packed, bucket] = batches.add();
+                  pack_sequences(train.samples, part, train.labels, mine.first + first, packed);
+                  bucket = round_up(packed);
+                });
 }
 
 TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples) {
@@ -229,8 +239,9 @@ TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samp
 }
 
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                        const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop) {
-  return Run(classifier, train, dev, settings, observer, stop).train();
+                        const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop,
+                        Communicator* communicator) {
+  return Run(classifier, train, dev, settings, observer, stop, communicator).train();
 }
 
 }  // namespace lathe

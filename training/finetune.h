@@ -52,21 +52,25 @@ struct FinetuneResult : TrainingResult {
 /// Trains `classifier` on `train`, evaluating `dev` (where given) after each epoch and at the end; best is the highest accuracy, of equals
 /// the lowest loss. `stop`, where given, ends training after the step during which it becomes non-zero, without an evaluation; where one
 /// is under way, that ends unfinished, and the model is not saved. The same settings, data, build, device and thread count give the same
-/// bits. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't.
+/// bits. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't. With a `communicator` all ranks call it,
+/// with the same samples and settings, and share the work; the observers of all are told the same, and one rank's should save.
 FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                        const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr);
+                        const FinetuneSettings& settings, FinetuneObserver& observer, const std::atomic<int>* stop = nullptr,
+                        Communicator* communicator = nullptr);
 
 /// The samples of the batch with the most tokens that `settings` will make of `train`: which samples a step sees is known before. Looks at
 /// the first 100,000 steps.
 std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const FinetuneSettings& settings);
 
 /// Takes forward and backward, and the optimizer's memory, of the largest batch that `settings` will make of `train`, so that too little
-/// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits.
-void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings);
+/// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits. With a
+/// `communicator` it is this rank's part of the batch; it isn't a collective call.
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings,
+              const Communicator* communicator = nullptr);
 
-/// Packs what a step sees, `members`, and rounds it up.
+/// Packs what a step sees, `members`, and rounds it up; with a `communicator` this rank's part of it.
 void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, const FinetuneSettings& settings,
-               StepBatches& batches);
+               StepBatches& batches, const Communicator* communicator = nullptr);
 
 /// The steps that settings ask for on so many samples. UsageError for more than 1e9.
 TrainingSteps finetune_steps(const FinetuneSettings& settings, std::int64_t samples);

@@ -13,6 +13,7 @@
 
 #include "lathe/runtime/error.h"
 #include "lathe/text/masking.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/loader.h"
 #include "lathe/training/upload.h"
 
@@ -82,23 +83,40 @@ std::vector<std::int32_t> largest_batch(const TokenizedSamples& train, const Pre
   return largest;
 }
 
+/// Masks a rank's part of a batch; the batches' rows are then the part's.
+void pack_part(const MaskedLm& model, const TokenizedSamples& train, const RankPart& mine, const PretrainSettings& settings,
+               std::int64_t step, WithoutChoice without, StepBatches& batches) {
+  const Masking masking(model.tokenizer(), settings.mlm_probability);
+  const RandomKey key{.seed = settings.seed, .step = static_cast<std::uint32_t>(step)};
+  batches.count = 0;
+  batches.rows = 0;
+  for_each_part(train, mine.members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
+    auto& [packed, bucket] = batches.add();
+    pack_masked(train, part, masking, key, mine.first + first, without, packed);
+    batches.rows += std::ssize(packed.row_token);
+    bucket = round_up(packed);
+  });
+}
+
 /// Batches, loss and evaluation of a run.
 class Run final : public TrainingTask {
  public:
   Run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev, const PretrainSettings& settings,
-      PretrainObserver& observer, const std::atomic<int>* stop)
+      PretrainObserver& observer, const std::atomic<int>* stop, Communicator* communicator)
       : model_(model),
         train_(train),
         dev_(dev),
         settings_(settings),
         observer_(observer),
         stop_(stop),
+        communicator_(communicator),
         steps_(pretrain_steps(settings, train)),
         batches_(train, settings.batch_tokens, settings.seed) {}
 
   PretrainResult train() {
     PretrainResult result;
-    static_cast<TrainingResult&>(result) = lathe::train(*this, model_.arena(), settings_, steps_, observer_, stop_);
+    static_cast<TrainingResult&>(result) =
+        lathe::train(*this, model_.arena(), settings_, steps_, observer_, stop_, communicator_);
     // What was learnt until then is worth keeping: an epoch may take days.
     if (result.interrupted && result.steps > saved_) observer_.save(model_);
     result.dev = evaluation_;
@@ -114,7 +132,7 @@ class Run final : public TrainingTask {
     prepare_products();
   }
   void pack(std::int64_t step, StepBatches& batches) override {
-    pack_step(model_, train_, batches_.batch(step), settings_, step, batches);
+    pack_step(model_, train_, batches_.batch(step), settings_, step, batches, communicator_);
   }
   Tensor loss(Tape& tape, const Batch& batch) override { return loss_of(tape, model_, batch, settings_.recompute); }
 
@@ -139,16 +157,16 @@ class Run final : public TrainingTask {
     std::map<std::int64_t, Size> sizes;  // by tokens
     std::int64_t batches = 0;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      for_each_part(train_, batches_.batch(step), settings_.micro_batch_tokens,
-                    [&](std::span<const std::int32_t> part, std::int32_t) {
-                      const std::int64_t tokens = tokens_of(train_, part);
-                      const RowRange rows = rows_of(tokens, std::ssize(part), settings_.mlm_probability);
-                      Size& size = sizes[bucket_size(tokens)];
-                      size.rows.least = size.steps == 0 ? rows.least : std::min(size.rows.least, rows.least);
-                      size.rows.most = std::max(size.rows.most, rows.most);
-                      ++size.steps;
-                      ++batches;
-                    });
+      const RankPart mine = rank_part(train_, batches_.batch(step), communicator_);
+      for_each_part(train_, mine.members, settings_.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t) {
+        const std::int64_t tokens = tokens_of(train_, part);
+        const RowRange rows = rows_of(tokens, std::ssize(part), settings_.mlm_probability);
+        Size& size = sizes[bucket_size(tokens)];
+        size.rows.least = size.steps == 0 ? rows.least : std::min(size.rows.least, rows.least);
+        size.rows.most = std::max(size.rows.most, rows.most);
+        ++size.steps;
+        ++batches;
+      });
     }
     constexpr std::int64_t kSeldom = 50;  // one batch in so many
     for (const auto& [tokens, size] : sizes) {
@@ -159,7 +177,7 @@ class Run final : public TrainingTask {
   }
 
   bool evaluate_dev(std::int64_t step) {
-    const auto score = evaluate_masked_lm(model_, *dev_, settings_, stop_);
+    const auto score = evaluate_masked_lm(model_, *dev_, settings_, stop_, communicator_);
     if (!score) return false;
     // Weights that the last step broke show here first.
     if (!std::isfinite(score->loss)) {
@@ -179,6 +197,7 @@ class Run final : public TrainingTask {
   const PretrainSettings& settings_;
   PretrainObserver& observer_;
   const std::atomic<int>* stop_;
+  Communicator* communicator_;
   TrainingSteps steps_;
   TokenBatches batches_;
   std::optional<MaskedLmEvaluation> evaluation_;
@@ -190,32 +209,34 @@ class Run final : public TrainingTask {
 double MaskedLmScore::perplexity() const { return std::exp(loss); }
 
 void pack_step(const MaskedLm& model, const TokenizedSamples& train, std::span<const std::int32_t> members,
-               const PretrainSettings& settings, std::int64_t step, StepBatches& batches) {
-  const Masking masking(model.tokenizer(), settings.mlm_probability);
-  const RandomKey key{.seed = settings.seed, .step = static_cast<std::uint32_t>(step)};
-  const auto pack = [&](WithoutChoice without) {
-    batches.count = 0;
-    batches.tokens = tokens_of(train, members);
-    batches.rows = 0;
-    for_each_part(train, members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
-      auto& [packed, bucket] = batches.add();
-      pack_masked(train, part, masking, key, first, without, packed);
-      batches.rows += std::ssize(packed.row_token);
-      bucket = round_up(packed);
-    });
+               const PretrainSettings& settings, std::int64_t step, StepBatches& batches, Communicator* communicator) {
+  const auto pack = [&](const RankPart& mine, WithoutChoice without) {
+    pack_part(model, train, mine, settings, step, without, batches);
+    std::array<double, 1> rows = {static_cast<double>(batches.rows)};
+    sum_over_ranks(communicator, rows);
+    batches.rows = static_cast<std::int64_t>(rows[0]);
   };
-  pack(WithoutChoice::no_rows);
-  if (batches.rows == 0) pack(WithoutChoice::least_draw);
+  batches.tokens = tokens_of(train, members);
+  pack(rank_part(train, members, communicator), WithoutChoice::no_rows);
+  if (batches.rows > 0) return;
+  // Rank 0 alone looks for the token with the least draw, among all, so that it is the one that a run alone would take.
+  const bool mine = communicator == nullptr || communicator->rank() == 0;
+  pack({.members = mine ? members : members.first(0)}, WithoutChoice::least_draw);
 }
 
 std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const TokenizedSamples& samples,
-                                                const PretrainSettings& settings, const std::atomic<int>* stop) {
+                                                const PretrainSettings& settings, const std::atomic<int>* stop,
+                                                Communicator* communicator) {
   const Masking masking(model.tokenizer(), settings.mlm_probability);
-  MaskedLmScore score;
+  const std::int64_t ranks = communicator == nullptr ? 1 : communicator->size();
+  const std::int64_t rank = communicator == nullptr ? 0 : communicator->rank();
+  double loss_sum = 0.0;
+  std::int64_t masked = 0;
+  bool stopped = false;
+  std::int64_t batch_number = 0;
   PackedBatch packed;
   std::vector<std::int32_t> members;
   for (std::int64_t first = 0; first < samples.count();) {
-    if (is_stopped(stop)) return std::nullopt;
     members.clear();
     std::int64_t tokens = 0;
     std::int64_t next = first;
@@ -223,8 +244,13 @@ std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const Tok
       members.push_back(static_cast<std::int32_t>(next));
       tokens += samples.length(next);
     }
-    pack_masked(samples, members, masking, {.seed = settings.seed, .step = kEvaluationMasks}, static_cast<std::int32_t>(first),
-                WithoutChoice::least_draw, packed);
+    const auto number = static_cast<std::int32_t>(first);
+    first = next;
+    if (batch_number++ % ranks != rank) continue;
+    stopped = is_stopped(stop);
+    if (stopped) break;
+    pack_masked(samples, members, masking, {.seed = settings.seed, .step = kEvaluationMasks}, number, WithoutChoice::least_draw,
+                packed);
     const std::int64_t rows = std::ssize(packed.row_token);
     round_up(packed);
     const StepMemory memory(model.device());
@@ -232,12 +258,13 @@ std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const Tok
     const Batch batch = upload(model.device(), model.dtype(), packed, {.loss_denominator = static_cast<double>(rows)});
     std::array<float, 1> loss{};
     loss_of(tape, model, batch, Recompute::none).copy_to<float>(loss);
-    score.loss += static_cast<double>(loss[0]) * static_cast<double>(rows);
-    score.tokens += rows;
-    first = next;
+    loss_sum += static_cast<double>(loss[0]) * static_cast<double>(rows);
+    masked += rows;
   }
-  if (score.tokens > 0) score.loss /= static_cast<double>(score.tokens);
-  return score;
+  std::array<double, 3> sums = {loss_sum, static_cast<double>(masked), stopped ? 1.0 : 0.0};
+  sum_over_ranks(communicator, sums);
+  if (sums[2] > 0.0) return std::nullopt;
+  return MaskedLmScore{.loss = sums[1] > 0.0 ? sums[0] / sums[1] : 0.0, .tokens = static_cast<std::int64_t>(sums[1])};
 }
 
 TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSamples& samples) {
@@ -253,7 +280,8 @@ std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainS
   return tokens_of(train, largest_batch(train, settings));
 }
 
-void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings) {
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings,
+              const Communicator* communicator) {
   check_budget(train, settings);
   constexpr double kMebibyte = 1 << 20;
   std::int64_t longest = 0;
@@ -271,7 +299,8 @@ void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSett
           model.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, model, batch, settings.recompute); },
           Replay::off);
       StepBatches batches;
-      pack_step(model, train, members, smaller, 0, batches);
+      const RankPart mine = rank_part(train, members, communicator);
+      pack_part(model, train, mine, smaller, 0, WithoutChoice::least_draw, batches);
       compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
     } catch (const OutOfMemoryError& failure) {
       if (message.empty()) {
@@ -291,8 +320,9 @@ void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSett
 }
 
 PretrainResult pretrain(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop) {
-  return Run(model, train, dev, settings, observer, stop).train();
+                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop,
+                        Communicator* communicator) {
+  return Run(model, train, dev, settings, observer, stop, communicator).train();
 }
 
 }  // namespace lathe

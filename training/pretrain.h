@@ -46,13 +46,17 @@ struct PretrainResult : TrainingResult {
 /// anew at each step; those of `dev` depend on the seed alone. A step's loss is the mean over all tokens that its batch has masked. `stop`, where
 /// given, ends training after the step during which it becomes non-zero; the model is saved then too. The same settings, data, build, device and
 /// thread count give the same bits. Throws UsageError where a sequence has more tokens than a batch, and NonFiniteError, with the step,
-/// where a loss is not a number or the gradients aren't.
+/// where a loss is not a number or the gradients aren't. With a `communicator` all ranks call it, with the same samples and settings, and share
+/// the work; the observers of all are told the same, and one rank's should save.
 PretrainResult pretrain(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop = nullptr);
+                        const PretrainSettings& settings, PretrainObserver& observer, const std::atomic<int>* stop = nullptr,
+                        Communicator* communicator = nullptr);
 
-/// The loss of `samples`, whose masks depend on the settings' seed alone. Nothing where `stop` ended it.
+/// The loss of `samples`, whose masks depend on the settings' seed alone. Nothing where `stop` ended it. With a `communicator` all ranks call
+/// it and share the batches; one rank that is told to stop ends it for all.
 std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const TokenizedSamples& samples,
-                                                const PretrainSettings& settings, const std::atomic<int>* stop = nullptr);
+                                                const PretrainSettings& settings, const std::atomic<int>* stop = nullptr,
+                                                Communicator* communicator = nullptr);
 
 /// The steps that settings ask for on these samples. UsageError for more than 1e9.
 TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSamples& samples);
@@ -61,11 +65,14 @@ TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSa
 std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainSettings& settings);
 
 /// Takes forward and backward, and the optimizer's memory, of the first epoch's largest batch, so that too little memory shows before a run has
-/// begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch fits.
-void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings);
+/// begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch fits. With a `communicator` it is this rank's part
+/// of the batch; it isn't a collective call.
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings,
+              const Communicator* communicator = nullptr);
 
-/// Packs step `step`'s batch as pretrain() sees it: `members` masked under (seed, step), and rounded up.
+/// Packs step `step`'s batch as pretrain() sees it: `members` masked under (seed, step), and rounded up. With a `communicator` all ranks call
+/// it, for their parts of the batch.
 void pack_step(const MaskedLm& model, const TokenizedSamples& train, std::span<const std::int32_t> members,
-               const PretrainSettings& settings, std::int64_t step, StepBatches& batches);
+               const PretrainSettings& settings, std::int64_t step, StepBatches& batches, Communicator* communicator = nullptr);
 
 }  // namespace lathe

@@ -68,6 +68,11 @@ void TrainingStep::run(const PackedBatch& packed, const Bucket& bucket, const Ba
   reach(StepPhase::computed);
 }
 
+void TrainingStep::clear() {
+  arena_.gradients().fill_zero();
+  loss_.fill_zero();
+}
+
 double TrainingStep::loss() const {
   if (loss_.dtype() == DType::f64) {
     std::array<double, 1> value{};

@@ -45,6 +45,8 @@ class TrainingStep {
   /// Gradients and loss of a (micro-)batch of `bucket`'s sizes: `first` says whether they are written, or added to those of the step's
   /// micro-batches before.
   void run(const PackedBatch& packed, const Bucket& bucket, const BatchScalars& scalars, Use first);
+  /// Gradients and loss of a step without any batch: zero, as of a rank that has no sample.
+  void clear();
   /// The step's loss so far. Waits for the device.
   double loss() const;
   /// Graphs that were captured.

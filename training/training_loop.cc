@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -9,6 +10,7 @@
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
+#include "lathe/training/data_parallel.h"
 
 namespace lathe {
 namespace {
@@ -40,16 +42,18 @@ constexpr std::int64_t kCheckSteps = 64;
 class Run {
  public:
   Run(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
-      TrainingObserver& observer)
+      TrainingObserver& observer, Communicator* communicator)
       : task_(task),
         arena_(arena),
         settings_(settings),
         steps_(steps),
         observer_(observer),
+        communicator_(communicator),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer, settings.replay),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
+        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
     step_.tell([&observer](StepPhase phase) { observer.reached(phase); });
   }
@@ -57,6 +61,7 @@ class Run {
   TrainingResult train(const std::atomic<int>* stop) {
     TrainingResult result;
     result.total_steps = steps_.total;
+    check_same_weights(communicator_, arena_, "before the first step");
     task_.prepare(batches_);
     if (settings_.tune_products) {
       arena_.device()->tune_products();
@@ -66,12 +71,13 @@ class Run {
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
       result.steps = step + 1;
-      result.interrupted = is_stopped(stop);
+      result.interrupted = told_to_stop(stop, step);
       const bool last = step + 1 == steps_.total || result.interrupted;
       if (last || step == 0 || (step + 1) % settings_.log_steps == 0) log(step);
       const bool epoch_ends = last || task_.ends_epoch(step + 1);
       if (!result.interrupted && epoch_ends) {
         numbers(step);  // what is evaluated or kept has seen no step that failed
+        check_same_weights(communicator_, arena_, fmt::format("after step {}", step + 1));
         clock_.pause();
         result.interrupted = !task_.finish_epoch(step + 1);
         clock_.resume();
@@ -91,6 +97,7 @@ class Run {
     observer_.reached(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     compute_gradients(step_, batches_, key);
+    gradient_sum_.run();
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
     observer_.reached(StepPhase::updated);
@@ -100,13 +107,22 @@ class Run {
     observer_.stepped(step + 1, steps_.total, batches_.tokens);
   }
 
+  /// Whether any rank was told to stop, which ranks ask each other at the steps at which numbers are looked at.
+  bool told_to_stop(const std::atomic<int>* stop, std::int64_t step) {
+    if (communicator_ == nullptr) return is_stopped(stop);
+    if ((step + 1) % check_steps_ != 0 && (step + 1) % settings_.log_steps != 0) return false;
+    std::array<double, 1> told = {is_stopped(stop) ? 1.0 : 0.0};
+    sum_over_ranks(communicator_, told);
+    return told[0] > 0.0;
+  }
+
   struct Numbers {
     double loss, norm;
   };
   /// What `step`, the last, came to. Ends the run where a step so far came to what is no number: the optimizer left the weights alone in
   /// such a step and told its number, so that this may be found out some steps later. Waits for the device.
   Numbers numbers(std::int64_t step) const {
-    const double loss = step_.loss();
+    const double loss = global_loss();
     const OptimizerStep last = optimizer_.last();
     if (std::isfinite(loss) && last.skips == 0) return {.loss = loss, .norm = last.norm};
     const std::int64_t first = last.skips > 0 ? last.first_skip : step + 1;
@@ -120,6 +136,12 @@ class Run {
         fmt::format("step {}: the gradients' norm is not a number to go on with, found out after step {}; use a smaller --lr or "
                     "look for faults in the data",
                     first, step + 1));
+  }
+
+  double global_loss() const {
+    std::array<double, 1> loss = {step_.loss()};
+    sum_over_ranks(communicator_, loss);
+    return loss[0];
   }
 
   void log(std::int64_t step) {
@@ -142,9 +164,11 @@ class Run {
   const TrainingSettings& settings_;
   TrainingSteps steps_;
   TrainingObserver& observer_;
+  Communicator* communicator_;
   LinearSchedule schedule_;
   AdamWOptimizer optimizer_;
   TrainingStep step_;
+  GradientSum gradient_sum_;
   StepBatches batches_;
   std::int64_t check_steps_;  // from one look at whether all was a number to the next
   Stopwatch clock_;
@@ -170,6 +194,7 @@ TrainingSteps training_steps(const TrainingSettings& settings, std::int64_t per_
 
 void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key) {
   const BatchScalars scalars{.random_key = &key, .loss_denominator = static_cast<double>(batches.rows)};
+  if (batches.count == 0) step.clear();
   for (std::size_t i = 0; i < batches.count; ++i) {
     const auto& [packed, bucket] = batches.micro_batches[i];
     step.run(packed, bucket, scalars, i == 0 ? Use::write : Use::add);
@@ -177,8 +202,9 @@ void compute_gradients(TrainingStep& step, const StepBatches& batches, const Ran
 }
 
 TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
-                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop) {
-  return Run(task, arena, settings, steps, observer).train(stop);
+                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop,
+                     Communicator* communicator) {
+  return Run(task, arena, settings, steps, observer, communicator).train(stop);
 }
 
 }  // namespace lathe

@@ -9,6 +9,7 @@
 
 #include "lathe/layers/bert.h"
 #include "lathe/optim/adamw.h"
+#include "lathe/runtime/communicator.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/runtime/tape.h"
 #include "lathe/text/packing.h"
@@ -34,6 +35,8 @@ struct TrainingSettings {
   /// What a step computes again rather than keep it: less memory for more time, and the same bits.
   Recompute recompute = Recompute::none;
   Replay replay = Replay::graphs;
+  /// Bytes of gradients that ranks sum at once: the more, the fewer messages, and the later the first.
+  std::int64_t gradient_bucket_bytes = std::int64_t{25} << 20;
   /// Whether a GPU's matrix products are timed before the first step, and the fastest taken, rather than what the library expects to be.
   bool tune_products = false;
 };
@@ -90,7 +93,7 @@ struct TrainingResult {
   bool interrupted = false;
 };
 
-/// A step's global batch, whole or cut into micro-batches, each rounded up to a bucket.
+/// What a rank computes of a step's global batch, as one batch or cut into micro-batches, each rounded up to a bucket. A rank may have none.
 struct StepBatches {
   struct MicroBatch {
     PackedBatch packed;
@@ -98,8 +101,8 @@ struct StepBatches {
   };
   std::vector<MicroBatch> micro_batches;  ///< the first `count` of them; the others' memory is kept for later steps
   std::size_t count = 0;
-  std::int64_t tokens = 0;  ///< real ones
-  std::int64_t rows = 0;    ///< with a label
+  std::int64_t tokens = 0;  ///< of the global batch, real ones
+  std::int64_t rows = 0;    ///< of the global batch, with a label
 
   /// The next micro-batch, to be packed.
   MicroBatch& add() {
@@ -108,7 +111,7 @@ struct StepBatches {
   }
 };
 
-/// Cuts `members`, in order, where the samples of a part would have more than `budget` tokens together; one that has more is a part of its own.
+/// Cuts `members`, of which there may be none, in order, where the samples of a part would have more than `budget` tokens together; one that has more is a part of its own.
 /// One part where the budget is 0. Calls part(members, number of the first of them).
 template <class Part>
 void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, std::int64_t budget, Part part) {
@@ -124,10 +127,10 @@ void for_each_part(const TokenizedSamples& samples, std::span<const std::int32_t
     if (budget > 0 && i > first && tokens + length > budget) end_part(i);
     tokens += length;
   }
-  end_part(members.size());
+  if (!members.empty()) end_part(members.size());
 }
 
-/// Gradients and loss of all micro-batches, under the random key of a step.
+/// Gradients and loss of all micro-batches, zero where there are none, under the random key of a step.
 void compute_gradients(TrainingStep& step, const StepBatches& batches, const RandomKey& key);
 
 /// What a loop trains.
@@ -161,8 +164,11 @@ inline bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr &&
 /// Trains the parameters of `arena`, which must outlive the call. `stop`, where given, ends it after the step during which it becomes
 /// non-zero. Throws NonFiniteError, with the step, where a loss is not a number or the gradients aren't: on the CPU at the step itself; a GPU,
 /// which leaves the weights alone in such a step, is asked every 64 steps, where a step is logged and before anything is evaluated or kept, and
-/// is waited for nowhere else.
+/// is waited for nowhere else. With a `communicator` all ranks call it, with the same settings, each with its part of the batches; gradients are
+/// summed before the optimizer sees them, so that all have the same weights. What is logged is the global batch's. Ranks agree on when to stop
+/// where the CPU or a GPU is asked for numbers: all end after the same step.
 TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
-                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop);
+                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop,
+                     Communicator* communicator = nullptr);
 
 }  // namespace lathe

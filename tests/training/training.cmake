@@ -6,6 +6,9 @@ if(LATHE_CUDA_BACKEND)
     SOURCES training/cuda_finetune_test.cc training/cuda_gradients_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/memory_estimate_test.cc training/upload_test.cc
     LINKS lathe::training)
 endif()
+# Several ranks that train one model: once as a run alone, and under mpirun.
+lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc LINKS lathe::training fmt::fmt)
+lathe_mpi_tests(data_parallel 1 2 3 4)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc

@@ -1,0 +1,116 @@
+#include "lathe/training/data_parallel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <string>
+
+#include "lathe/kernels/optimizer.h"
+#include "lathe/runtime/error.h"
+
+namespace lathe {
+namespace {
+
+/// FNV-1a over 64-bit words (Fowler, Noll, Vo): not against malice, but against drift.
+std::uint64_t hash_of(const ParameterArena& arena) {
+  constexpr std::uint64_t kPrime = 0x100000001B3;
+  constexpr std::int64_t kPiece = std::int64_t{1} << 22;  // elements that are brought to the host at once
+  std::uint64_t hash = 0xCBF29CE484222325;
+  const Tensor& weights = arena.master();
+  std::vector<float> host;
+  for (std::int64_t at = 0; at < weights.size(); at += kPiece) {
+    const Tensor piece = weights.view(at, Shape{std::min(kPiece, weights.size() - at)});
+    host.resize(static_cast<std::size_t>(piece.size()));
+    piece.copy_to<float>(host);
+    for (std::size_t i = 0; i < host.size(); i += 2) {  // an arena's blocks are of even size
+      std::uint64_t word = 0;
+      std::memcpy(&word, &host[i], sizeof(word));
+      hash = (hash ^ word) * kPrime;
+    }
+  }
+  return hash;
+}
+
+}  // namespace
+
+RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, int rank, int size) {
+  std::int64_t total = 0;
+  for (const std::int32_t member : members) total += samples.length(member);
+  // Sample i is the rank's whose share its middle lies in: 2 * (tokens before) + length against 2 * total * rank / size.
+  const auto begin_of = [&](int r) {
+    std::int64_t before = 0;
+    std::size_t i = 0;
+    for (; i < members.size(); ++i) {
+      const std::int64_t length = samples.length(members[i]);
+      if ((2 * before + length) * size >= 2 * total * r) break;
+      before += length;
+    }
+    return r == size ? members.size() : i;
+  };
+  const std::size_t begin = begin_of(rank);
+  return {.members = members.subspan(begin, begin_of(rank + 1) - begin), .first = static_cast<std::int32_t>(begin)};
+}
+
+RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Communicator* communicator) {
+  if (communicator == nullptr) return {.members = members};
+  return rank_part(samples, members, communicator->rank(), communicator->size());
+}
+
+void sum_over_ranks(Communicator* communicator, std::span<double> numbers) {
+  if (communicator == nullptr) return;
+  const auto bytes = std::as_bytes(numbers);
+  const auto all = communicator->gather({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  std::ranges::fill(numbers, 0.0);
+  for (const std::string& of_rank : all) {
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      double number = 0.0;
+      std::memcpy(&number, of_rank.data() + i * sizeof(number), sizeof(number));
+      numbers[i] += number;
+    }
+  }
+}
+
+GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes)
+    : communicator_(communicator) {
+  if (communicator == nullptr) return;
+  const Tensor& gradients = arena.gradients();
+  const std::int64_t blocks = bucket_bytes / size_of(gradients.dtype()) / kArenaBlock;
+  const std::int64_t most = std::max<std::int64_t>(1, blocks) * kArenaBlock;
+  for (std::int64_t at = 0; at < gradients.size(); at += most)
+    buckets_.push_back(gradients.view(at, Shape{std::min(most, gradients.size() - at)}));
+}
+
+void GradientSum::run() {
+  if (communicator_ == nullptr) return;
+  communicator_->follow_device();
+  for (const Tensor& bucket : buckets_) communicator_->all_reduce_sum(bucket);
+  communicator_->lead_device();
+}
+
+void check_same_weights(Communicator* communicator, const ParameterArena& arena, std::string_view when) {
+  if (communicator == nullptr) return;
+  const std::string mine = fmt::format("{:016x} {}", hash_of(arena), communicator->place().host);
+  const auto all = communicator->gather(mine);
+  const auto hash = [](const std::string& text) { return std::string_view(text).substr(0, text.find(' ')); };
+  const auto host = [](const std::string& text) { return std::string_view(text).substr(text.find(' ') + 1); };
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (hash(all[rank]) == hash(all[0])) continue;
+    throw MismatchError(fmt::format("{} rank {} (host {}) has other weights than rank 0 (host {}): hashes {} and {}", when, rank,
+                                    host(all[rank]), host(all[0]), hash(all[rank]), hash(all[0])));
+  }
+}
+
+void share_weights(Communicator* communicator, const ParameterSet& parameters) {
+  if (communicator == nullptr) return;
+  std::vector<float> values;
+  for (const Parameter& parameter : parameters.all()) {
+    values.resize(static_cast<std::size_t>(parameter.shape.size()));
+    if (communicator->rank() == 0) get_values(parameter, values);
+    communicator->broadcast(std::as_writable_bytes(std::span(values)), 0);
+    if (communicator->rank() != 0) set_values(parameter, values);
+  }
+}
+
+}  // namespace lathe
