@@ -51,10 +51,11 @@ function(lathe_device_headers folder)
   set_property(GLOBAL PROPERTY LATHE_DEVICE_HEADERS_${folder} ${ARGN})
 endfunction()
 
-# lathe_test(<name> [CUDA] SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test. CUDA: some of its tests run on
-# the CUDA backend where there is one. They are skipped where no GPU is; the target cuda_tests and the label cuda are all such programs.
+# lathe_test(<name> [CUDA] [WHOLE] SOURCES <file>... LINKS <target>...): one GoogleTest program, which is one CTest test. CUDA: some of its tests
+# run on the CUDA backend where there is one. They are skipped where no GPU is; the target cuda_tests and the label cuda are all such programs.
+# WHOLE: it runs only where everything is tested (ctest -C Everything).
 function(lathe_test name)
-  cmake_parse_arguments(arg "CUDA" "" "SOURCES;LINKS" ${ARGN})
+  cmake_parse_arguments(arg "CUDA;WHOLE" "" "SOURCES;LINKS" ${ARGN})
   set(target test_${name})
   if(arg_CUDA AND LATHE_CUDA_BACKEND)
     list(APPEND arg_SOURCES needs_gpu.cc)
@@ -66,7 +67,11 @@ function(lathe_test name)
   target_compile_options(${target} PRIVATE ${LATHE_WARNINGS} -O1)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${target} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${target})
+  set(configurations)
+  if(arg_WHOLE)
+    set(configurations CONFIGURATIONS Everything)
+  endif()
+  add_test(NAME ${name} ${configurations} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
   if(arg_CUDA AND LATHE_CUDA_BACKEND)
     set_tests_properties(${name} PROPERTIES LABELS cuda)
@@ -81,15 +86,20 @@ function(lathe_test name)
   lathe_test_environment(${name})
 endfunction()
 
-# lathe_mpi_tests(<name> <ranks>...): the program of lathe_test(<name>) once more for each number of ranks, by mpirun with --mpi: tests
+# lathe_mpi_tests(<name> [WHOLE] <ranks>...): the program of lathe_test(<name>) once more for each number of ranks, by mpirun with --mpi: tests
 # <name>_1, <name>_2. What Open MPI asks for is set here: that root may run it, as in a container; more ranks than cores; messages by memory
 # alone, without the system call that containers forbid; and nothing that listens beyond this machine.
 function(lathe_mpi_tests name)
   if(NOT LATHE_MPI_BACKEND OR NOT MPIEXEC_EXECUTABLE)
     return()
   endif()
-  foreach(ranks ${ARGN})
-    add_test(NAME ${name}_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:test_${name}> --mpi)
+  cmake_parse_arguments(arg "WHOLE" "" "" ${ARGN})
+  set(configurations)
+  if(arg_WHOLE)
+    set(configurations CONFIGURATIONS Everything)
+  endif()
+  foreach(ranks ${arg_UNPARSED_ARGUMENTS})
+    add_test(NAME ${name}_${ranks} ${configurations} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:test_${name}> --mpi)
     set_tests_properties(${name}_${ranks} PROPERTIES TIMEOUT 120 PROCESSORS 2)
     lathe_test_environment(${name}_${ranks})
     set_property(TEST ${name}_${ranks} APPEND PROPERTY ENVIRONMENT

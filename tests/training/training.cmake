@@ -9,6 +9,19 @@ endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
 lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc LINKS lathe::training fmt::fmt)
 lathe_mpi_tests(data_parallel 1 2 3 4)
+
+# The same with a published model on real text, where everything is tested. The run alone leaves what the others compare with.
+lathe_test(sst2_ranks WHOLE SOURCES runtime/communicator_main.cc training/sst2_ranks_test.cc LINKS lathe::training)
+set(alone "${CMAKE_CURRENT_BINARY_DIR}/sst2_ranks")
+file(MAKE_DIRECTORY "${alone}")
+target_compile_definitions(test_sst2_ranks PRIVATE LATHE_ALONE="${alone}")
+set_tests_properties(sst2_ranks PROPERTIES FIXTURES_SETUP sst2_alone)
+lathe_mpi_tests(sst2_ranks WHOLE 1 2 3 4)
+foreach(ranks 1 2 3 4)
+  if(TEST sst2_ranks_${ranks})
+    set_tests_properties(sst2_ranks_${ranks} PROPERTIES FIXTURES_REQUIRED sst2_alone)
+  endif()
+endforeach()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc
