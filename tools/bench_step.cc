@@ -79,7 +79,11 @@ std::vector<StepRequest> requests(const BenchOptions& options, DeviceKind kind, 
     for (const std::string& model : models) {
       std::vector<LengthDistribution> distributions;
       for (const std::string& one : lengths) {
-        if (!from_file) distributions.push_back(lengths_of(one, task));
+        if (from_file) continue;
+        LengthDistribution distribution = lengths_of(one, task);
+        // Of the usual ones those that a step has room for.
+        const bool wanted = !asked.lengths.empty() || one == kRealLengths;
+        if (wanted || distribution.quantiles.front().length <= tokens) distributions.push_back(std::move(distribution));
       }
       if (from_file) distributions.push_back(*from_file);
       for (const LengthDistribution& distribution : distributions) {

@@ -115,6 +115,13 @@ TEST_F(BenchTest, ATableOfStepsSaysWhatItsSharesAreOf) {
   EXPECT_NE(result.out.find("\nmlm      tiny  fixed:16 "), std::string::npos) << result.out;
 }
 
+TEST_F(BenchTest, OfTheUsualLengthsThoseThatFitAreMeasured) {
+  const Json all = json({"step", "--device", "cpu", "--model-size", "tiny", "--tokens", "130", "--task", "mlm", "--steps", "1"});
+  ASSERT_EQ(all["rows"].size(), 2U);
+  EXPECT_EQ(all["rows"][0]["lengths"], "fixed:128");
+  EXPECT_EQ(all["rows"][1]["lengths"].get<std::string>().substr(0, 4), "wiki");
+}
+
 TEST_F(BenchTest, StepsOfLengthsFromAFile) {
   std::ofstream(folder_.path() / "lengths") << "5\n9\n";
   const Json all = json({"step", "--device", "cpu", "--model-size", "tiny", "--tokens", "32", "--task", "classify", "--steps",
