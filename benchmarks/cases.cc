@@ -62,7 +62,7 @@ PackedBatch make_batch(const Sizes& sizes, std::int64_t sequence) {
 }
 
 PackedBatch make_batch(std::span<const std::int64_t> lengths) {
-  TokenizedSamples samples;
+  SampleLists samples;
   std::uint32_t state = 1;
   for (const std::int64_t length : lengths) {
     for (std::int64_t position = 0; position < length; ++position) {
@@ -74,7 +74,7 @@ PackedBatch make_batch(std::span<const std::int64_t> lengths) {
     }
     samples.offsets.push_back(std::ssize(samples.ids));
   }
-  std::vector<std::int32_t> members(static_cast<std::size_t>(samples.count()));
+  std::vector<std::int32_t> members(lengths.size());
   std::iota(members.begin(), members.end(), 0);
   PackedBatch batch;
   pack_sequences(samples, members, {}, 0, batch);

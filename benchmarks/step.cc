@@ -75,7 +75,7 @@ class Vocabulary {
 
 /// Sequences of these lengths: [CLS], words as often as natural ones are (the logarithm of a Zipfian rank is about uniform), [SEP].
 TokenizedSamples make_samples(std::span<const std::int64_t> lengths, std::int64_t vocabulary) {
-  TokenizedSamples samples;
+  SampleLists samples;
   std::uint32_t state = 1;
   const auto words = static_cast<double>(vocabulary - kFirstWord);
   for (const std::int64_t length : lengths) {

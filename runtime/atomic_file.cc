@@ -57,16 +57,23 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
   }
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view contents) {
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {
   write_file_atomically(path, [&](const std::filesystem::path& temporary) {
     const Descriptor descriptor(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    while (!contents.empty()) {
-      const ssize_t written = ::write(descriptor.value(), contents.data(), contents.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw FileError(path, fmt::format("cannot write: {}", std::strerror(errno)));
-      contents.remove_prefix(static_cast<std::size_t>(written));
+    for (std::span<const std::byte> piece : pieces) {
+      while (!piece.empty()) {
+        const ssize_t written = ::write(descriptor.value(), piece.data(), piece.size());
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) throw FileError(path, fmt::format("cannot write: {}", std::strerror(errno)));
+        piece = piece.subspan(static_cast<std::size_t>(written));
+      }
     }
   });
+}
+
+void write_file_atomically(const std::filesystem::path& path, std::string_view contents) {
+  const std::span<const std::byte> piece = std::as_bytes(std::span(contents));
+  write_file_atomically(path, std::span(&piece, 1));
 }
 
 }  // namespace lathe

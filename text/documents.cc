@@ -84,20 +84,22 @@ class SequenceMaker {
   }
   void end_document() {
     if (!open_.empty()) close_sequence();
-    made_.first_sequence.push_back(made_.samples.count());
+    made_.first_sequence.push_back(std::ssize(samples_.offsets) - 1);
   }
-  DocumentSequences take() { return std::move(made_); }
+  DocumentSequences take() {
+    made_.samples = std::move(samples_);
+    return std::move(made_);
+  }
 
  private:
   void close_sequence() {
     const bool teaches = std::ranges::any_of(open_, [&](std::int32_t id) { return !is_special(special_, id); });
     if (teaches) {
-      std::vector<std::int32_t>& ids = made_.samples.ids;
+      std::vector<std::int32_t>& ids = samples_.ids;
       ids.push_back(frame_.first);
       ids.insert(ids.end(), open_.begin(), open_.end());
       ids.push_back(frame_.last);
-      made_.samples.types.resize(ids.size(), 0);
-      made_.samples.offsets.push_back(static_cast<std::int64_t>(ids.size()));
+      samples_.offsets.push_back(static_cast<std::int64_t>(ids.size()));
       made_.tokens += static_cast<std::int64_t>(open_.size());
       made_.unknown += std::ranges::count(open_, special_.unknown);
     }
@@ -108,6 +110,7 @@ class SequenceMaker {
   Frame frame_;
   std::size_t room_;
   std::vector<std::int32_t> open_;
+  SampleLists samples_;
   DocumentSequences made_;
 };
 
@@ -143,7 +146,7 @@ DocumentSequences make_sequences(const WordPieceTokenizer& tokenizer, const Docu
     for (std::int64_t i = documents.first_paragraph(document); i < documents.first_paragraph(document + 1); ++i) {
       const auto begin = static_cast<std::size_t>(encoded.samples.offsets[static_cast<std::size_t>(i)]) + 1;
       const auto length = static_cast<std::size_t>(encoded.samples.length(i)) - 2;
-      maker.add(std::span(encoded.samples.ids).subspan(begin, length));
+      maker.add(encoded.samples.ids.subspan(begin, length));
     }
     maker.end_document();
   }
@@ -151,17 +154,12 @@ DocumentSequences make_sequences(const WordPieceTokenizer& tokenizer, const Docu
 }
 
 TokenizedSamples sequences_of(const DocumentSequences& all, std::span<const std::int64_t> members) {
-  TokenizedSamples part;
+  std::vector<std::int64_t> sequences;
   for (const std::int64_t document : members) {
     const std::int64_t end = all.first_sequence[static_cast<std::size_t>(document) + 1];
-    for (std::int64_t i = all.first_sequence[static_cast<std::size_t>(document)]; i < end; ++i) {
-      const auto first = all.samples.ids.begin() + all.samples.offsets[static_cast<std::size_t>(i)];
-      part.ids.insert(part.ids.end(), first, first + all.samples.length(i));
-      part.offsets.push_back(static_cast<std::int64_t>(part.ids.size()));
-    }
+    for (std::int64_t i = all.first_sequence[static_cast<std::size_t>(document)]; i < end; ++i) sequences.push_back(i);
   }
-  part.types.resize(part.ids.size(), 0);
-  return part;
+  return select(all.samples, sequences);
 }
 
 HeldOut hold_out(std::int64_t documents, double share, std::uint32_t seed) {

@@ -45,7 +45,7 @@ struct SequenceOptions {
 
 /// Documents as sequences [CLS] tokens [SEP], by document.
 struct DocumentSequences {
-  TokenizedSamples samples;                     ///< token types are all 0
+  TokenizedSamples samples;                     ///< token types are all 0, and aren't there
   std::vector<std::int64_t> first_sequence{0};  ///< [documents + 1] into samples
   std::int64_t tokens = 0;                      ///< without [CLS] and [SEP]
   std::int64_t unknown = 0;                     ///< unknown tokens among them

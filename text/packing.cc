@@ -14,11 +14,13 @@
 namespace lathe {
 namespace {
 
+/// `types` are those of the ids, or none where all are 0.
 void add_sequence(std::span<const std::int32_t> ids, std::span<const std::int32_t> types, PackedBatch& batch) {
   const auto sequence = batch.first_sample + static_cast<std::int32_t>(batch.sequence_sample.size());
   const auto length = static_cast<std::int32_t>(ids.size());
   batch.token.insert(batch.token.end(), ids.begin(), ids.end());
   batch.type.insert(batch.type.end(), types.begin(), types.end());
+  batch.type.resize(batch.token.size(), 0);
   batch.sample.insert(batch.sample.end(), ids.size(), sequence);
   for (std::int32_t i = 0; i < length; ++i) batch.position.push_back(i);
   batch.sequence_sample.push_back(sequence);
@@ -185,7 +187,8 @@ void add_row(PackedBatch& batch, std::size_t token, std::int32_t stand_in) {
 void add_sample(const TokenizedSamples& samples, std::int32_t member, PackedBatch& batch) {
   const auto begin = static_cast<std::size_t>(samples.offsets[static_cast<std::size_t>(member)]);
   const auto length = static_cast<std::size_t>(samples.length(member));
-  add_sequence(std::span(samples.ids).subspan(begin, length), std::span(samples.types).subspan(begin, length), batch);
+  const auto types = samples.types.empty() ? samples.types : samples.types.subspan(begin, length);
+  add_sequence(samples.ids.subspan(begin, length), types, batch);
 }
 
 void invert_rows(PackedBatch& batch) {
@@ -195,6 +198,32 @@ void invert_rows(PackedBatch& batch) {
 }
 
 }  // namespace
+
+TokenizedSamples::TokenizedSamples(SampleLists lists) {
+  const auto held = std::make_shared<const SampleLists>(std::move(lists));
+  ids = held->ids;
+  types = held->types;
+  offsets = held->offsets;
+  holder_ = held;
+}
+
+std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
+  std::int64_t tokens = 0;
+  for (const std::int32_t member : members) tokens += samples.length(member);
+  return tokens;
+}
+
+SampleLists select(const TokenizedSamples& samples, std::span<const std::int64_t> members) {
+  SampleLists part;
+  for (const std::int64_t member : members) {
+    const auto begin = samples.offsets[static_cast<std::size_t>(member)];
+    const auto end = begin + samples.length(member);
+    part.ids.insert(part.ids.end(), samples.ids.begin() + begin, samples.ids.begin() + end);
+    if (!samples.types.empty()) part.types.insert(part.types.end(), samples.types.begin() + begin, samples.types.begin() + end);
+    part.offsets.push_back(std::ssize(part.ids));
+  }
+  return part;
+}
 
 void pack_masked(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Masking& masking, RandomKey key,
                  std::int32_t first_sample, WithoutChoice without, PackedBatch& batch) {

@@ -1,8 +1,11 @@
 #pragma once
 // Tokenized samples packed into batches without padding: every array that the kernels need, made once on the host.
+#include <array>
 #include <compare>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lathe/kernels/philox.h"
@@ -11,17 +14,41 @@ namespace [[gnu::visibility("default")]] lathe {
 
 class Masking;
 
-/// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1].
-struct TokenizedSamples {
+/// Samples while they are put together, one behind the other; sample i is elements offsets[i] .. offsets[i + 1].
+struct SampleLists {
   std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> types;
+  std::vector<std::int32_t> types;  ///< of each id; or none at all where every type is 0
   std::vector<std::int64_t> offsets{0};
+};
+
+/// Token ids of all samples of a data set, tokenized once; sample i is elements offsets[i] .. offsets[i + 1]. They lie in lists of its own or in
+/// a file that is mapped, which copies share and the last one lets go.
+struct TokenizedSamples {
+  TokenizedSamples() = default;
+  TokenizedSamples(SampleLists lists);  // NOLINT(google-explicit-constructor): the same samples, done
+  /// What somebody else holds: `holder` keeps it where it is.
+  TokenizedSamples(std::span<const std::int32_t> all_ids, std::span<const std::int32_t> all_types,
+                   std::span<const std::int64_t> all_offsets, std::shared_ptr<const void> holder)
+      : ids(all_ids), types(all_types), offsets(all_offsets), holder_(std::move(holder)) {}
+
+  std::span<const std::int32_t> ids;
+  std::span<const std::int32_t> types;  ///< of each id; or none at all where every type is 0
+  std::span<const std::int64_t> offsets{kNoSamples};
 
   std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
   std::int64_t length(std::int64_t i) const {
     return offsets[static_cast<std::size_t>(i) + 1] - offsets[static_cast<std::size_t>(i)];
   }
+
+ private:
+  static constexpr std::array<std::int64_t, 1> kNoSamples = {0};
+  std::shared_ptr<const void> holder_;
 };
+
+/// The tokens of the samples `members`.
+std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members);
+/// The samples `members`, in that order, in lists of their own.
+SampleLists select(const TokenizedSamples& samples, std::span<const std::int64_t> members);
 
 /// A batch of T packed tokens of B sequences with R labelled rows, as ../docs/architecture.md describes it. Vectors keep their
 /// memory from batch to batch.

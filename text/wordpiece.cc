@@ -389,26 +389,28 @@ EncodedTexts encode_all(const WordPieceTokenizer& tokenizer, const TextSource& t
   }
 
   EncodedTexts result;
+  SampleLists samples;
   std::size_t tokens = 0;
   for (const BatchEncoder& run : runs) {
     if (run.error) std::rethrow_exception(run.error);
     tokens += run.ids.size();
   }
-  result.samples.ids.reserve(tokens);
-  result.samples.types.reserve(tokens);
+  samples.ids.reserve(tokens);
+  samples.types.reserve(tokens);
   if (options.spans != Spans::none) result.spans.reserve(tokens);
-  result.samples.offsets.reserve(static_cast<std::size_t>(texts.count) + 1);
+  samples.offsets.reserve(static_cast<std::size_t>(texts.count) + 1);
   for (BatchEncoder& run : runs) {
-    result.samples.ids.insert(result.samples.ids.end(), run.ids.begin(), run.ids.end());
-    result.samples.types.insert(result.samples.types.end(), run.types.begin(), run.types.end());
+    samples.ids.insert(samples.ids.end(), run.ids.begin(), run.ids.end());
+    samples.types.insert(samples.types.end(), run.types.begin(), run.types.end());
     result.spans.insert(result.spans.end(), run.spans.begin(), run.spans.end());
-    for (const std::int64_t length : run.lengths) result.samples.offsets.push_back(result.samples.offsets.back() + length);
+    for (const std::int64_t length : run.lengths) samples.offsets.push_back(samples.offsets.back() + length);
     result.truncated += run.truncated;
     result.longest = std::max(result.longest, run.longest);
     result.unknown += run.unknown;
     result.repaired += run.repaired;
     run = {};  // gives its memory back while the whole grows
   }
+  result.samples = std::move(samples);
   return result;
 }
 

@@ -135,9 +135,9 @@ RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const T
   if (dev != nullptr) {
     constexpr std::int64_t kSequences = 64;
     TokenizedSamples part = *dev;
-    part.offsets.resize(static_cast<std::size_t>(std::min(dev->count(), kSequences)) + 1);
-    part.ids.resize(static_cast<std::size_t>(part.offsets.back()));
-    part.types.resize(part.ids.size());
+    part.offsets = part.offsets.first(static_cast<std::size_t>(std::min(dev->count(), kSequences)) + 1);
+    part.ids = part.ids.first(static_cast<std::size_t>(part.offsets.back()));
+    part.types = part.types.first(std::min(part.types.size(), part.ids.size()));
     const Clock::time_point begin = Clock::now();
     evaluate_masked_lm(model, part, settings);
     evaluation = seconds_since(begin) * static_cast<double>(tokens_of(*dev)) / static_cast<double>(tokens_of(part));

@@ -7,6 +7,7 @@
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
 #include "lathe/training/results.h"
+#include "tools/cache_choice.h"
 #include "tools/commands.h"
 #include "tools/setup.h"
 
@@ -23,7 +24,8 @@ int evaluate_command(const EvaluateOptions& options) {
   const DataSet data = read_records(options.data, reading.records);
   print_reading("data", data.report);
   const std::vector<std::int32_t> labels = classifier->labels().ids_of(data.records);
-  const EncodedTexts encoded = tokenize(*classifier, data.records, reading.kind(), max_length, device.threads);
+  const auto cache = choose_token_cache(options.cache_dir, 1);
+  const TokenizedTexts encoded = tokenize(*classifier, data.records, reading.kind(), max_length, device.threads, cache.get());
   print_tokens("data", encoded, max_length);
   const ClassificationMetrics metrics = evaluate(*classifier, encoded.samples, labels, reading.batch_size);
   if (options.json) {

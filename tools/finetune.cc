@@ -13,6 +13,7 @@
 #include "lathe/training/finetune.h"
 #include "lathe/training/output_folder.h"
 #include "lathe/training/results.h"
+#include "tools/cache_choice.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
 #include "tools/pictures.h"
@@ -40,8 +41,8 @@ DataSet read(const std::string& name, const fs::path& path, const RecordOptions&
 
 /// Tokenizes and says how it went.
 LabelledSamples prepare(const std::string& name, const Classifier& classifier, const Records& records, TextKind kind,
-                        std::int32_t max_length, int threads) {
-  EncodedTexts encoded = tokenize(classifier, records, kind, max_length, threads);
+                        std::int32_t max_length, int threads, TokenCache* cache) {
+  TokenizedTexts encoded = tokenize(classifier, records, kind, max_length, threads, cache);
   print_tokens(name, encoded, max_length);
   return {.samples = std::move(encoded.samples), .labels = classifier.labels().ids_of(records)};
 }
@@ -128,9 +129,9 @@ struct RunSamples {
 };
 
 RunSamples prepare_samples(const Classifier& classifier, const RunData& data, const DevSplit& dev, TextKind kind,
-                           std::int32_t max_length, int threads, std::uint32_t seed) {
+                           std::int32_t max_length, int threads, std::uint32_t seed, TokenCache* cache) {
   const auto prepared = [&](const std::string& name, const DataSet& set) {
-    return prepare(name, classifier, set.records, kind, max_length, threads);
+    return prepare(name, classifier, set.records, kind, max_length, threads, cache);
   };
   RunSamples samples{.train = prepared("train", data.train),
                      .dev = std::nullopt,
@@ -249,8 +250,10 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   const auto classifier = load_model(options, data.train.records, device);
   check_finite(classifier->report(), options.model, options);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
+  const auto cache = choose_token_cache(options.cache_dir, ranks.local_size(), cache_use(options));
   const RunSamples samples =
-      prepare_samples(*classifier, data, dev_split, reading.kind(), max_length, device.threads, options.seed);
+      prepare_samples(*classifier, data, dev_split, reading.kind(), max_length,
+                      tokenizing_threads(options.running, device.threads, cache.get()), options.seed, cache.get());
   const TrainingSteps steps = finetune_steps(settings, samples.train.samples.count());
   print_plan(*classifier, samples, settings, steps);
   const RunSection hashes = inputs_section(std::move(inputs), &options.model, classifier->tokenizer());

@@ -44,6 +44,7 @@ struct TrainingOptions {
   bool no_graphs = false;
   bool tune = false;
   std::optional<std::filesystem::path> product_table;
+  std::optional<std::string> cache_dir;  ///< "none" for no cache
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;
@@ -76,6 +77,7 @@ struct EvaluateOptions {
   std::filesystem::path model, data;
   ReadingOptions reading;
   RunningOptions running;
+  std::optional<std::string> cache_dir;
   std::optional<std::string> positive_label;
   bool json = false;
 };

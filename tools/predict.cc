@@ -79,7 +79,7 @@ int predict_command(const PredictOptions& options) {
     do {
       records.append(record);
     } while (records.size() < reading.batch_size && reader.is_ready() && reader.next(record));
-    const EncodedTexts encoded = tokenize(*classifier, records, reading.kind(), max_length, device.threads);
+    const TokenizedTexts encoded = tokenize(*classifier, records, reading.kind(), max_length, device.threads);
     truncated += encoded.truncated;
     const std::vector<float> probabilities = predict_probabilities(*classifier, encoded.samples, reading.batch_size);
     for (std::int64_t i = 0; i < records.size(); ++i) {

@@ -10,13 +10,14 @@
 #include "lathe/checkpoint/model_cache.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/host_memory.h"
-#include "lathe/text/documents.h"
 #include "lathe/text/masking.h"
 #include "lathe/text/quoted_list.h"
+#include "lathe/training/dataset.h"
 #include "lathe/training/number_text.h"
 #include "lathe/training/output_folder.h"
 #include "lathe/training/pretrain.h"
 #include "lathe/training/results.h"
+#include "tools/cache_choice.h"
 #include "tools/commands.h"
 #include "tools/dry_run.h"
 #include "tools/pictures.h"
@@ -128,25 +129,24 @@ struct RunSequences {
 };
 
 /// Says what was read.
-void print_sequences(const std::string& name, const Documents& documents, const DocumentSequences& made) {
+void print_sequences(const std::string& name, const TokenizedDocuments& made) {
   const double share = made.tokens > 0 ? 100.0 * static_cast<double>(made.unknown) / static_cast<double>(made.tokens) : 0.0;
-  write_message(fmt::format("{}: {}, {}, {}, {:.2f} % of them unknown, in {}\n", name, counted(documents.count(), "document"),
-                            counted(documents.paragraphs(), "paragraph"), counted(made.tokens, "token"), share,
-                            counted(made.samples.count(), "sequence")));
+  write_message(fmt::format("{}: {}, {}, {}, {:.2f} % of them unknown, in {}{}\n", name, counted(made.documents(), "document"),
+                            counted(made.paragraphs, "paragraph"), counted(made.tokens, "token"), share,
+                            counted(made.samples.count(), "sequence"), made.from_cache ? ", from the cache" : ""));
 }
 
 DocumentSequences read_sequences(const std::string& name, const std::vector<fs::path>& files, const WordPieceTokenizer& tokenizer,
-                                 std::int32_t max_length, int threads) {
-  const Documents documents = read_documents(files);
-  DocumentSequences made = make_sequences(tokenizer, documents, {.max_length = max_length, .threads = threads});
-  print_sequences(name, documents, made);
+                                 std::int32_t max_length, int threads, TokenCache* cache) {
+  TokenizedDocuments made = tokenize_documents(tokenizer, files, max_length, threads, cache);
+  print_sequences(name, made);
   if (made.samples.count() == 0) throw FormatError(files.front(), "", "the text makes no token that could be guessed");
   return made;
 }
 
 RunSequences read_all(const PretrainOptions& options, const DevSplit& dev, const WordPieceTokenizer& tokenizer,
-                      std::int32_t max_length, int threads) {
-  DocumentSequences train = read_sequences("train", options.train, tokenizer, max_length, threads);
+                      std::int32_t max_length, int threads, TokenCache* cache) {
+  DocumentSequences train = read_sequences("train", options.train, tokenizer, max_length, threads, cache);
   RunSequences sequences;
   if (dev.share) {
     const HeldOut parts = hold_out(train.documents(), *dev.share, options.seed);
@@ -159,7 +159,7 @@ RunSequences read_all(const PretrainOptions& options, const DevSplit& dev, const
   } else {
     sequences.train = std::move(train.samples);
   }
-  if (dev.file) sequences.dev = read_sequences("dev", {*dev.file}, tokenizer, max_length, threads).samples;
+  if (dev.file) sequences.dev = read_sequences("dev", {*dev.file}, tokenizer, max_length, threads, cache).samples;
   return sequences;
 }
 
@@ -273,7 +273,9 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   if (options.model) check_finite(model->report(), *options.model, options);
   static_cast<void>(Masking(model->tokenizer(), settings.mlm_probability));  // what it refuses is refused now
   const std::int32_t max_length = length_for(model->config(), options.running.max_length, kUsualLength);
-  const RunSequences sequences = read_all(options, dev_split, model->tokenizer(), max_length, device.threads);
+  const auto cache = choose_token_cache(options.cache_dir, ranks.local_size(), cache_use(options));
+  const RunSequences sequences = read_all(options, dev_split, model->tokenizer(), max_length,
+                                          tokenizing_threads(options.running, device.threads, cache.get()), cache.get());
   const TokenizedSamples* const dev = sequences.dev ? &*sequences.dev : nullptr;
   const TrainingSteps steps = pretrain_steps(settings, sequences.train);
   print_plan(*model, sequences, options, steps);

@@ -198,15 +198,15 @@ std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& mode
   return classifier;
 }
 
-void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length) {
+void print_tokens(const std::string& name, const TokenizedTexts& encoded, std::int32_t max_length) {
   const std::size_t tokens = encoded.samples.ids.size();
   const double share = tokens > 0 ? 100.0 * static_cast<double>(encoded.unknown) / static_cast<double>(tokens) : 0.0;
-  write_message(fmt::format("{}: {} tokens{}, {} unknown ({:.2f} %)\n", name, tokens,
+  write_message(fmt::format("{}: {} tokens{}, {} unknown ({:.2f} %){}\n", name, tokens,
                             encoded.truncated > 0
                                 ? fmt::format(", {} of {} rows cut to {} tokens (the longest has {})", encoded.truncated,
                                               encoded.samples.count(), max_length, encoded.longest)
                                 : "",
-                            encoded.unknown, share));
+                            encoded.unknown, share, encoded.from_cache ? ", from the cache" : ""));
 }
 
 void print_reading(const std::string& name, const RecordReport& report) {

@@ -77,7 +77,7 @@ std::unique_ptr<Classifier> load_for_inference(const std::filesystem::path& mode
                                                const std::string& positive_label = "");
 
 /// Prints on standard error how many tokens texts have, how many of the texts were cut, and how many tokens are unknown.
-void print_tokens(const std::string& name, const EncodedTexts& encoded, std::int32_t max_length);
+void print_tokens(const std::string& name, const TokenizedTexts& encoded, std::int32_t max_length);
 
 /// Prints warnings and the columns of a data set on standard error.
 void print_reading(const std::string& name, const RecordReport& report);

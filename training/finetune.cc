@@ -35,12 +35,6 @@ std::vector<std::int32_t> longest_samples(const TokenizedSamples& samples, std::
 /// Steps whose batches are looked at before they come.
 constexpr std::int64_t kForeseenSteps = 100'000;
 
-std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
-  std::int64_t tokens = 0;
-  for (const std::int32_t member : members) tokens += samples.length(member);
-  return tokens;
-}
-
 Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch, Recompute recompute) {
   return cross_entropy_loss(tape, classifier.model().forward(tape, batch, recompute), batch, {});
 }
@@ -205,15 +199,9 @@ void rehearse(Classifier& classifier, const LabelledSamples& train, const Finetu
 }
 
 LabelledSamples select(const LabelledSamples& all, std::span<const std::int64_t> members) {
-  LabelledSamples part;
-  for (const std::int64_t i : members) {
-    const auto begin = all.samples.offsets[static_cast<std::size_t>(i)];
-    const auto end = all.samples.offsets[static_cast<std::size_t>(i) + 1];
-    part.samples.ids.insert(part.samples.ids.end(), all.samples.ids.begin() + begin, all.samples.ids.begin() + end);
-    part.samples.types.insert(part.samples.types.end(), all.samples.types.begin() + begin, all.samples.types.begin() + end);
-    part.samples.offsets.push_back(static_cast<std::int64_t>(part.samples.ids.size()));
-    part.labels.push_back(all.labels[static_cast<std::size_t>(i)]);
-  }
+  LabelledSamples part{.samples = select(all.samples, members), .labels = {}};
+  part.labels.reserve(members.size());
+  for (const std::int64_t i : members) part.labels.push_back(all.labels[static_cast<std::size_t>(i)]);
   return part;
 }
 

@@ -28,11 +28,6 @@ constexpr std::int64_t kDrawnSteps = 256;
 
 constexpr RandomKey kAnyKey{.seed = 0, .step = 0};
 
-std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
-  return std::accumulate(members.begin(), members.end(), std::int64_t{0},
-                         [&](std::int64_t sum, std::int32_t member) { return sum + samples.length(member); });
-}
-
 /// The sizes that a batch's tensors depend on, but for labelled rows, before it is packed. Batches of equal ones share a bucket or nearly.
 struct Sizes {
   std::int64_t tokens = 0, sequences = 0, longest = 0;

@@ -23,12 +23,6 @@ namespace {
 /// Steps whose batches are looked at before they come.
 constexpr std::int64_t kForeseenSteps = 100'000;
 
-std::int64_t tokens_of(const TokenizedSamples& samples, std::span<const std::int32_t> members) {
-  std::int64_t tokens = 0;
-  for (const std::int32_t member : members) tokens += samples.length(member);
-  return tokens;
-}
-
 Tensor loss_of(Tape& tape, const MaskedLm& model, const Batch& batch, Recompute recompute) {
   return cross_entropy_loss(tape, model.model().forward(tape, batch, recompute), batch, model.model().loss_settings());
 }

@@ -42,8 +42,8 @@ bool learns() {
   lathe::AdamWOptimizer optimizer(arena, {.weight_decay = 0.0});
 
   // Samples of one token each, all labelled.
-  const lathe::TokenizedSamples tokens{
-      .ids = std::vector<std::int32_t>(6), .types = std::vector<std::int32_t>(6), .offsets = {0, 1, 2, 3, 4, 5, 6}};
+  const lathe::TokenizedSamples tokens =
+      lathe::SampleLists{.ids = std::vector<std::int32_t>(6), .types = {}, .offsets = {0, 1, 2, 3, 4, 5, 6}};
   lathe::PackedBatch packed;
   lathe::pack_sequences(tokens, std::vector<std::int32_t>{0, 1, 2, 3, 4, 5}, classes, 0, packed);
   const auto batch = lathe::upload(device, lathe::DType::f32, packed, {.loss_denominator = 6.0});

@@ -157,9 +157,28 @@ def wordpiece():
     yield "long", "ab" * 60 + " " + "a" * 100 + " " + "a" * 101
 
 
+def token_file():
+    """The target puts in what makes a header a true one, but for the counts, and cuts the file to what they ask for."""
+    def part(data):
+        return data + bytes(-len(data) % 64)
+
+    def file(samples, tokens, types, groups, offsets=(), cuts=(), ids=(), kinds=()):
+        header = struct.pack("<8sIIQQQQQQ4qQ2QQ", b"LatheTok", 1, 128, 0, 3, samples, tokens, types, groups, 1, 2, 3, 4, 0, 0, 0, 0)
+        return header + part(b"key") + b"".join(
+            part(struct.pack(f"<{len(numbers)}{letter}", *numbers)) for numbers, letter in ((offsets, "q"), (cuts, "q"), (ids, "i"), (kinds, "i")))
+
+    yield "none", file(0, 0, 0, 0, [0])
+    yield "texts", file(2, 5, 5, 0, [0, 3, 5], (), [2, 900, 3, 2, 3], [0, 0, 0, 1, 1])
+    yield "documents", file(3, 6, 0, 3, [0, 2, 4, 6], [0, 1, 3], [2, 3, 2, 3, 2, 3])
+    yield "unordered", file(3, 6, 0, 0, [0, 4, 2, 6], (), [2, 3, 2, 3, 2, 3])
+    yield "no_word", file(1, 2, 0, 0, [0, 2], (), [2, 1000])
+    yield "huge", file(1 << 61, 1 << 62, 0, (1 << 64) - 1, [0])
+    yield "cut", file(2, 5, 5, 0, [0, 3, 5])[:100]
+
+
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus"
-    for target in (config, documents, records, safetensors, tokenizer, tokenizer_config, toml, vocabulary, wordpiece):
+    for target in (config, documents, records, safetensors, token_file, tokenizer, tokenizer_config, toml, vocabulary, wordpiece):
         place = folder / target.__name__
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)

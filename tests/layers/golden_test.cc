@@ -118,7 +118,7 @@ class Golden {
 
   TokenizedSamples samples() const {
     const std::vector<std::int32_t> offsets = i32("offsets");
-    return {.ids = i32("ids"), .types = i32("types"), .offsets = {offsets.begin(), offsets.end()}};
+    return SampleLists{.ids = i32("ids"), .types = i32("types"), .offsets = {offsets.begin(), offsets.end()}};
   }
   std::size_t gradients() const {
     return static_cast<std::size_t>(std::count_if(file_.tensors().begin(), file_.tensors().end(),

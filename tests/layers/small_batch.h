@@ -9,7 +9,7 @@
 namespace lathe {
 
 inline PackedBatch small_packed_batch() {
-  TokenizedSamples samples;
+  SampleLists samples;
   const std::vector<std::vector<std::int32_t>> sequences = {{3}, {5, 1, 5, 5, 2}, {4, 5, 0}};
   for (const auto& sequence : sequences) {
     for (std::size_t i = 0; i < sequence.size(); ++i) {

@@ -31,7 +31,7 @@ class MaskingTest : public testing::Test {
   }
   /// `count` sequences [CLS] words [SEP] of so many words.
   static TokenizedSamples words(std::int32_t count, std::int32_t length) {
-    TokenizedSamples samples;
+    SampleLists samples;
     for (std::int32_t i = 0; i < count; ++i) {
       samples.ids.push_back(2);
       for (std::int32_t word = 0; word < length; ++word) samples.ids.push_back(kFirstWord + (i + word) % 15);

@@ -1,4 +1,7 @@
-lathe_test(command SOURCES tools/bad_input_test.cc tools/bench_test.cc tools/command_test.cc tools/device_test.cc tools/launch_test.cc tools/look_test.cc tools/pretrain_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+lathe_test(command SOURCES tools/bad_input_test.cc tools/bench_test.cc tools/cache_test.cc tools/command_test.cc tools/device_test.cc tools/launch_test.cc tools/look_test.cc tools/pretrain_test.cc LINKS lathe::training nlohmann_json::nlohmann_json)
+if(LATHE_MPI_BACKEND AND MPIEXEC_EXECUTABLE)
+  target_compile_definitions(test_command PRIVATE LATHE_MPIEXEC="${MPIEXEC_EXECUTABLE}")
+endif()
 lathe_test(command_line
   SOURCES tools/help_test.cc tools/options_test.cc tools/replay_test.cc tools/terminal_test.cc
   LINKS lathe::training nlohmann_json::nlohmann_json util)

@@ -40,7 +40,7 @@ class Rows final : public TrainingTask {
       x_ = Tensor::from<float>(device, values, Shape{kRows, 16});
     }
     // A token a sequence, all labelled.
-    TokenizedSamples samples;
+    SampleLists samples;
     std::vector<std::int32_t> members;
     for (std::int32_t i = 0; i < kRows; ++i) {
       samples.ids.push_back(i);

@@ -33,7 +33,7 @@ namespace lathe {
 namespace {
 
 TokenizedSamples of_lengths(const std::vector<std::int64_t>& lengths) {
-  TokenizedSamples samples;
+  SampleLists samples;
   for (const std::int64_t length : lengths) samples.offsets.push_back(samples.offsets.back() + length);
   return samples;
 }

@@ -42,7 +42,7 @@ TEST(SampleOrder, DependsOnTheSeedAloneNotOnTheBatchSize) {
 
 /// Samples of these lengths.
 TokenizedSamples samples_of(const std::vector<std::int64_t>& lengths) {
-  TokenizedSamples samples;
+  SampleLists samples;
   for (const std::int64_t length : lengths) {
     samples.ids.resize(samples.ids.size() + static_cast<std::size_t>(length), 7);
     samples.offsets.push_back(static_cast<std::int64_t>(samples.ids.size()));

@@ -10,7 +10,7 @@ namespace lathe {
 namespace {
 
 TokenizedSamples samples_of(const std::vector<std::vector<std::int32_t>>& lists) {
-  TokenizedSamples samples;
+  SampleLists samples;
   for (const auto& list : lists) {
     samples.ids.insert(samples.ids.end(), list.begin(), list.end());
     samples.types.insert(samples.types.end(), list.size(), 0);

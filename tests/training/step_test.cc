@@ -31,15 +31,17 @@ BertSettings tiny() {
 /// Sequences of these lengths, all labelled.
 struct Data {
   explicit Data(const std::vector<std::int64_t>& lengths) {
+    SampleLists lists;
     for (const std::int64_t length : lengths) {
       for (std::int64_t i = 0; i < length; ++i) {
-        samples.ids.push_back(static_cast<std::int32_t>((7 * samples.ids.size() + 3) % 40));
-        samples.types.push_back(i > length / 2 ? 1 : 0);
+        lists.ids.push_back(static_cast<std::int32_t>((7 * lists.ids.size() + 3) % 40));
+        lists.types.push_back(i > length / 2 ? 1 : 0);
       }
       members.push_back(static_cast<std::int32_t>(labels.size()));
       labels.push_back(static_cast<std::int32_t>(labels.size() % 3));
-      samples.offsets.push_back(static_cast<std::int64_t>(samples.ids.size()));
+      lists.offsets.push_back(static_cast<std::int64_t>(lists.ids.size()));
     }
+    samples = std::move(lists);
   }
   TokenizedSamples samples;
   std::vector<std::int32_t> labels, members;

@@ -40,16 +40,18 @@ inline Data make_data(ClassToken token) {
   const RandomNumbers random(11, RandomUse::split, 0);
   std::uint64_t draw = 0;
   Data data;
+  SampleLists samples;
   for (const std::int64_t length : {3, 64, 9, 17, 2, 33, 5, 12, 40, 7, 21, 4, 15, 1, 8, 27}) {
-    const std::size_t begin = data.samples.ids.size();
+    const std::size_t begin = samples.ids.size();
     const auto first = static_cast<std::int32_t>(1 + random.bits(draw++) % 8);
     for (std::int64_t i = 0; i < length; ++i) {
-      data.samples.ids.push_back(i == 0 ? first : static_cast<std::int32_t>(random.bits(draw++) % kVocabulary));
-      data.samples.types.push_back(i > length / 2 ? 1 : 0);
+      samples.ids.push_back(i == 0 ? first : static_cast<std::int32_t>(random.bits(draw++) % kVocabulary));
+      samples.types.push_back(i > length / 2 ? 1 : 0);
     }
-    data.labels.push_back(data.samples.ids[begin + (token == ClassToken::second && length > 1 ? 1 : 0)] % 2);
-    data.samples.offsets.push_back(static_cast<std::int64_t>(data.samples.ids.size()));
+    data.labels.push_back(samples.ids[begin + (token == ClassToken::second && length > 1 ? 1 : 0)] % 2);
+    samples.offsets.push_back(static_cast<std::int64_t>(samples.ids.size()));
   }
+  data.samples = std::move(samples);
   return data;
 }
 

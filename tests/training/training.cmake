@@ -1,6 +1,6 @@
 lathe_test(training
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/memory_estimate_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/upload_test.cc
-  LINKS lathe::training nlohmann_json::nlohmann_json)
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/memory_estimate_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/token_cache_test.cc training/upload_test.cc
+  LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 if(LATHE_CUDA_BACKEND)
   lathe_test(cuda_training CUDA
     SOURCES training/cuda_finetune_test.cc training/cuda_gradients_test.cc training/cuda_loop_test.cc training/cuda_step_test.cc training/memory_estimate_test.cc training/upload_test.cc

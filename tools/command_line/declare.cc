@@ -74,6 +74,17 @@ CLI::Validator device_check() {
           emulated ? "{auto,cpu,cuda,emulated}" : "{auto,cpu,cuda}"};
 }
 
+void add_cache(CLI::App& command, std::optional<std::string>& folder, std::string_view otherwise) {
+  command
+      .add_option("--cache-dir", folder,
+                  fmt::format("folder in which tokens are kept from run to run, or none (default: LATHE_CACHE of the "
+                              "environment, else {})",
+                              otherwise))
+      ->type_name("DIR")
+      ->group(kRunning);
+}
+constexpr const char* kTrainingCache = "none for one process, and for several of a host ~/.cache/lathe/tokens";
+
 void add_threads(CLI::App& command, std::optional<std::int32_t>& threads) {
   command.add_option("--threads", threads, "threads (default: the physical cores that this process may use)")
       ->check(CLI::Range(1, 4096))
@@ -277,6 +288,7 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
       ->group(kTraining);
   add_reading(*command, options.reading, Defaults::lathe);
   add_running(*command, options.running, Defaults::lathe);
+  add_cache(*command, options.cache_dir, kTrainingCache);
 }
 
 void add_pretrain(CLI::App& app, PretrainOptions& options) {
@@ -353,6 +365,7 @@ void add_pretrain(CLI::App& app, PretrainOptions& options) {
       ->type_name("TOKENS")
       ->group(kRunning);
   add_device(*command, options.running);
+  add_cache(*command, options.cache_dir, kTrainingCache);
 }
 
 void add_evaluate(CLI::App& app, EvaluateOptions& options) {
@@ -365,6 +378,7 @@ void add_evaluate(CLI::App& app, EvaluateOptions& options) {
       ->type_name("LABEL");
   add_reading(*command, options.reading, Defaults::run);
   add_running(*command, options.running, Defaults::run);
+  add_cache(*command, options.cache_dir, "none");
 }
 
 void add_predict(CLI::App& app, PredictOptions& options) {
