@@ -55,7 +55,6 @@ Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, 
                {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
                {"peak_memory_bytes", peak_memory_bytes},
                {"skipped_steps", train.skipped_steps},
-               {"ranks", train.parts.ranks},
                {"seconds_by_part", parts_json(train.parts)},
                {"device", place.device},
                {"precision", place.precision}};
