@@ -35,8 +35,8 @@ struct RankSteps {
   static constexpr std::size_t kCompared = 64;
   StepSeconds seconds;     ///< of the steps, of this rank alone
   std::int64_t steps = 0;  ///< how many; the same on all ranks
-  std::array<double, kCompared> work =
-      {};  ///< data and compute of the last of them, by number modulo kCompared; NaN where it isn't known
+  /// Data and compute of the last of them, by number modulo kCompared; NaN where they aren't known.
+  std::array<double, kCompared> work = {};
 };
 
 /// The mean over ranks, and what they waited for each other: that of the compared steps stands for all.

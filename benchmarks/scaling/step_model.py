@@ -53,7 +53,7 @@ class Machine:
     gpus_per_node: int = 8
     nvlink: float = 450e9  # a GPU
     network: float = 50e9  # a GPU: a 400 Gb/s adapter each
-    start: float = 8.4e-6  # of a collective; this and the hops are NCCL's own estimates (src/graph/tuning.cc, protocol Simple)
+    start: float = 8.4e-6  # of a collective; this and the hops are what recent NCCL reckons with (src/graph/tuning.cc, protocol Simple)
     nvlink_ring: float = 3.4e-6
     nvlink_tree: float = 4.0e-6
     network_hop: float = 14.0e-6
