@@ -41,7 +41,10 @@ void TimedEvent::record() {
 bool TimedEvent::passed() const {
   if (recording_ == nullptr) return true;
   const cudaError_t status = cudaEventQuery(recording_->event.get());
-  if (status == cudaErrorNotReady) return false;
+  if (status == cudaErrorNotReady) {
+    static_cast<void>(cudaGetLastError());  // which remembers it, though it is no error
+    return false;
+  }
   check(status);
   return true;
 }
