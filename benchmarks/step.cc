@@ -159,6 +159,8 @@ class Marks final : public Observer {
         case StepPhase::computed:
           step.compute += seconds;
           break;
+        case StepPhase::summed:  // at once, by a run alone
+          break;
         case StepPhase::updated:
           step.update += seconds;
           steps.push_back(std::exchange(step, {}));

@@ -135,6 +135,11 @@ void Communicator::wait() {
   do_wait();
 }
 
+void Communicator::mark(TimedEvent& event) {
+  check_usable("marking a moment");
+  do_mark(event);
+}
+
 std::unique_ptr<Communicator> make_single_communicator(DeviceKind kind) {
   return std::make_unique<SingleCommunicator>(kind, host_name());
 }

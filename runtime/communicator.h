@@ -12,6 +12,7 @@
 #include "lathe/runtime/device_event.h"
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/tensor.h"
+#include "lathe/runtime/timed_event.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -107,6 +108,9 @@ class Communicator {
   /// Returns when all collectives that were called are done. Throws where one failed.
   void wait();
 
+  /// From now on `event`, of a tensor's device, is the moment when all collectives that were called are done. Waits for nothing.
+  void mark(TimedEvent& event);
+
   /// Where tensors of collectives are.
   virtual DeviceKind device_kind() const noexcept = 0;
   /// Who moves the data: "Open MPI v4.1.4"; empty for a single process.
@@ -131,6 +135,7 @@ class Communicator {
   virtual void do_follow(const DeviceEvent& /*event*/) {}
   virtual void do_lead_device() {}
   virtual void do_wait() {}
+  virtual void do_mark(TimedEvent& event) { event.record(); }
 
   void check_usable(std::string_view operation) const;
   void check(const Tensor& data, std::int64_t block, std::string_view operation) const;

@@ -33,6 +33,13 @@ inline OwnedEvent make_event() {
   return OwnedEvent(event);
 }
 
+/// An event that knows when it was.
+inline OwnedEvent make_timed_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDefault));
+  return OwnedEvent(event);
+}
+
 struct DestroyGraph {
   void operator()(cudaGraph_t graph) const noexcept { static_cast<void>(cudaGraphDestroy(graph)); }
 };

@@ -143,6 +143,7 @@ class NcclCommunicator final : public Communicator {
   void do_follow(const DeviceEvent& event) override {
     lathe::check(cudaStreamWaitEvent(stream_.get(), event.recorded()->event.get(), 0));
   }
+  void do_mark(TimedEvent& event) override { lathe::check(cudaEventRecord(event.recording()->event.get(), stream_.get())); }
   void do_lead_device() override { order(stream_.get(), device_->cuda_stream().handle); }
 
   void do_wait() override {

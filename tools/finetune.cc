@@ -71,6 +71,7 @@ class RunObserver final : public FinetuneObserver {
   }
 
   void tuned(const std::string& table) override { write_product_table(output_, table); }
+  void traced(const std::string& chrome_trace) override { write_trace(output_, chrome_trace); }
   void stepped(std::int64_t step, std::int64_t, std::int64_t tokens) override { progress_.advance(step, tokens); }
   void logged(const StepLog& log) override {
     log_.write(log);

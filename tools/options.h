@@ -48,6 +48,8 @@ struct TrainingOptions {
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;
+  bool profile = false;
+  std::int64_t profile_steps = 20;
 };
 
 struct FinetuneOptions : TrainingOptions {

@@ -62,6 +62,10 @@ void choose_products(const TrainingOptions& options, const DeviceChoice& device)
   }
 }
 
+void write_trace(const fs::path& output, const std::string& chrome_trace) {
+  write_file_atomically(output / kTrace, chrome_trace);
+}
+
 void write_product_table(const fs::path& output, const std::string& table) {
   write_file_atomically(output / kProductTable, table);
 }
@@ -79,6 +83,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.recompute = options.recompute == "blocks" ? Recompute::blocks : Recompute::none;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   settings.tune_products = options.tune;
+  settings.profile_steps = options.profile ? options.profile_steps : 0;
   parse_warmup(options.warmup, settings);
   return settings;
 }
@@ -112,6 +117,16 @@ void print_memory(const MemoryEstimate& estimate, const Device& device) {
       gigabytes(estimate.optimizer), gigabytes(estimate.step), estimate.tokens));
 }
 
+std::string format_parts(const StepSeconds& seconds) {
+  const auto share = [&](double part) { return seconds.total() > 0.0 ? 100.0 * part / seconds.total() : 0.0; };
+  return fmt::format(
+      "ranks: {}, compute {:.1f} %, communication {:.1f} % (of it {:.1f} % waiting for the slowest rank), optimizer {:.1f} %, "
+      "data "
+      "{:.1f} %, other {:.1f} %\n",
+      seconds.ranks, share(seconds.compute), share(seconds.communication), share(seconds.waiting), share(seconds.optimizer),
+      share(seconds.data), share(seconds.other));
+}
+
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place) {
   const auto gigabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   const std::string gpu = place.peak_gpu_memory_bytes
@@ -120,6 +135,7 @@ void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes
   write_message(fmt::format("trained {} steps in {:.1f} s, {:.0f} tokens/s, {}{:.2f} GB at most\n", result.steps, result.seconds,
                             result.seconds > 0.0 ? static_cast<double>(result.tokens) / result.seconds : 0.0, gpu,
                             gigabytes(peak_memory_bytes)));
+  if (result.parts.ranks > 1) write_message(format_parts(result.parts));
 }
 
 }  // namespace lathe

@@ -34,6 +34,10 @@ void choose_products(const TrainingOptions& options, const DeviceChoice& device)
 inline constexpr const char* kProductTable = "products.jsonl";
 void write_product_table(const std::filesystem::path& output, const std::string& table);
 
+/// What --profile leaves there.
+inline constexpr const char* kTrace = "trace.json";
+void write_trace(const std::filesystem::path& output, const std::string& chrome_trace);
+
 /// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
 void check_readable_twice(std::string_view command, std::span<const std::filesystem::path> inputs);
 
@@ -43,7 +47,10 @@ void check_finite(const LoadReport& report, const std::filesystem::path& model, 
 /// What a run will take of its device's memory, and what is free.
 void print_memory(const MemoryEstimate& estimate, const Device& device);
 
-/// What a run took.
+/// "ranks: 2, compute 81.0 %, communication 12.0 % (of it 3.0 % waiting for the slowest rank), ...": a line.
+std::string format_parts(const StepSeconds& seconds);
+
+/// What a run took; of several ranks also what their time went to.
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place);
 
 }  // namespace lathe

@@ -85,7 +85,11 @@ GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena
 void GradientSum::run() {
   if (communicator_ == nullptr) return;
   communicator_->follow_device();
-  for (const Tensor& bucket : buckets_) communicator_->all_reduce_sum(bucket);
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    reach(i, BucketMoment::begun);
+    communicator_->all_reduce_sum(buckets_[i]);
+    reach(i, BucketMoment::ended);
+  }
   communicator_->lead_device();
 }
 

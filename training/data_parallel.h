@@ -1,9 +1,12 @@
 #pragma once
 // What the ranks that train one model together do beside what each does alone. Functions that take a Communicator are collective; null stands for
 // a run alone, and does nothing.
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lathe/runtime/communicator.h"
@@ -28,18 +31,31 @@ RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t
 /// Each number becomes its sum over the ranks, in their order: the same bits on all.
 void sum_over_ranks(Communicator* communicator, std::span<double> numbers);
 
+/// Where a bucket of gradients is on its way.
+enum class BucketMoment : std::uint8_t {
+  begun,  ///< its sum is the next that the communicator is asked for
+  ended,  ///< it has been asked for: what is marked among the communicator's collectives from here on comes after the sum
+};
+
 /// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete.
 class GradientSum {
  public:
   /// `arena`, and `communicator` where there is one, must outlive it. `bucket_bytes` are a bucket's at most, but for one block of the arena.
   GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes);
+  /// Has `reached` called at both moments of each bucket, by its number in the arena's order.
+  void tell(std::function<void(std::size_t bucket, BucketMoment moment)> reached) { reached_ = std::move(reached); }
   /// What the device is given from now on finds the sums there.
   void run();
   std::span<const Tensor> buckets() const noexcept { return buckets_; }
 
  private:
+  void reach(std::size_t bucket, BucketMoment moment) const {
+    if (reached_) reached_(bucket, moment);
+  }
+
   Communicator* communicator_;
   std::vector<Tensor> buckets_;
+  std::function<void(std::size_t, BucketMoment)> reached_;
 };
 
 /// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights; `when` says when that was, for the message.

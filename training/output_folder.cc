@@ -20,9 +20,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLock = ".lathe.lock";
-constexpr std::array<std::string_view, 13> kRunFiles = {
+constexpr std::array<std::string_view, 14> kRunFiles = {
     "config.json", "model.safetensors", "run.toml",       "results.json",          "metrics.jsonl", "curves.svg",
     "report.html", "products.jsonl",    "tokenizer.json", "tokenizer_config.json", "vocab.txt",     "special_tokens_map.json",
+    "trace.json",  // of --profile
     kLock};
 /// The file that tells a run of Lathe's from somebody else's folder.
 constexpr std::string_view kMark = "run.toml";

@@ -37,6 +37,15 @@ Json metrics_json(const ClassificationMetrics& metrics, std::span<const std::str
   return json;
 }
 
+/// What steps' time went to; with several ranks also how unlike their work was.
+Json parts_json(const StepSeconds& seconds) {
+  return {{"data", seconds.data},
+          {"compute", seconds.compute},
+          {"communication", seconds.communication},
+          {"optimizer", seconds.optimizer},
+          {"other", seconds.other}};
+}
+
 Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, const RunPlace& place) {
   Json json = {{"steps", train.steps},
                {"total_steps", train.total_steps},
@@ -46,8 +55,10 @@ Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, 
                {"tokens_per_second", train.seconds > 0.0 ? static_cast<double>(train.tokens) / train.seconds : 0.0},
                {"peak_memory_bytes", peak_memory_bytes},
                {"skipped_steps", train.skipped_steps},
+               {"seconds_by_part", parts_json(train.parts)},
                {"device", place.device},
                {"precision", place.precision}};
+  if (train.parts.ranks > 1) json["imbalance"] = train.parts.imbalance();
   if (place.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *place.peak_gpu_memory_bytes;
   if (place.estimated_memory_bytes) json["estimated_memory_bytes"] = *place.estimated_memory_bytes;
   return json;
@@ -106,14 +117,16 @@ void MetricsLog::write_line(const std::string& line) {
 }
 
 void MetricsLog::write(const StepLog& log) {
-  write_line(text_of({{"step", log.step},
-                      {"epoch", log.epoch},
-                      {"loss", log.loss},
-                      {"lr", log.learning_rate},
-                      {"grad_norm", log.gradient_norm},
-                      {"tokens", log.tokens},
-                      {"tokens_per_second", log.tokens_per_second}},
-                     -1));
+  Json json = {{"step", log.step},
+               {"epoch", log.epoch},
+               {"loss", log.loss},
+               {"lr", log.learning_rate},
+               {"grad_norm", log.gradient_norm},
+               {"tokens", log.tokens},
+               {"tokens_per_second", log.tokens_per_second},
+               {"seconds", parts_json(log.seconds)}};
+  if (log.seconds.ranks > 1) json["imbalance"] = log.seconds.imbalance();
+  write_line(text_of(json, -1));
 }
 
 void MetricsLog::write(const EvaluationLog& log, std::string_view split, std::span<const std::string> labels) {

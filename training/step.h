@@ -21,6 +21,7 @@ enum class StepPhase : std::uint8_t {
   captured,  ///< a graph of a bucket that is new
   uploaded,  ///< the (micro-)batch is where it is computed
   computed,  ///< its gradients are there
+  summed,    ///< they are those of all ranks; at once for a run alone
   updated,   ///< the optimizer's step is taken
 };
 

@@ -6,11 +6,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstddef>
+#include <optional>
 #include <span>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
 #include "lathe/training/data_parallel.h"
+#include "lathe/training/step_trace.h"
 
 namespace lathe {
 namespace {
@@ -54,8 +56,14 @@ class Run {
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
         gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
+        times_(arena.device()),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
-    step_.tell([&observer](StepPhase phase) { observer.reached(phase); });
+    step_.tell([this](StepPhase phase) { reach(phase); });
+    if (settings.profile_steps == 0) return;
+    trace_.emplace(arena.device(), communicator, settings.profile_steps);
+    gradient_sum_.tell([this](std::size_t bucket, BucketMoment moment) {
+      trace_->reached(bucket, gradient_sum_.buckets()[bucket].bytes(), moment);
+    });
   }
 
   TrainingResult train(const std::atomic<int>* stop) {
@@ -79,7 +87,9 @@ class Run {
         numbers(step);  // what is evaluated or kept has seen no step that failed
         check_same_weights(communicator_, arena_, fmt::format("after step {}", step + 1));
         clock_.pause();
+        const auto since = std::chrono::steady_clock::now();
         result.interrupted = !task_.finish_epoch(step + 1);
+        if (trace_) trace_->evaluated(since);
         clock_.resume();
       }
       if (result.interrupted) break;
@@ -88,19 +98,34 @@ class Run {
     result.tokens = tokens_;
     result.seconds = seconds_;
     result.skipped_steps = optimizer_.last().skips;
+    result.parts = parts_;
+    if (trace_) {
+      const std::string trace = trace_->finish();
+      if (!trace.empty()) observer_.traced(trace);
+    }
     return result;
   }
 
  private:
+  void reach(StepPhase phase) {
+    times_.reached(phase);
+    if (trace_) trace_->reached(phase);
+    observer_.reached(phase);
+  }
+
   void train_step(std::int64_t step) {
+    if (trace_) trace_->begin(step);
+    times_.begin();
     task_.pack(step, batches_);
-    observer_.reached(StepPhase::packed);
+    reach(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     compute_gradients(step_, batches_, key);
+    if (batches_.count == 0) reach(StepPhase::computed);  // zeros
     gradient_sum_.run();
+    reach(StepPhase::summed);
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
-    observer_.reached(StepPhase::updated);
+    reach(StepPhase::updated);
     tokens_ += batches_.tokens;
     unlogged_tokens_ += batches_.tokens;
     if ((step + 1) % check_steps_ == 0) numbers(step);
@@ -149,13 +174,16 @@ class Run {
     const auto [loss, norm] = numbers(step);
     const double elapsed = clock_.lap();
     seconds_ += elapsed;
+    const StepSeconds parts = times_.take(communicator_, elapsed);
+    parts_ += parts;
     observer_.logged({.step = step + 1,
                       .epoch = task_.epochs_at(step + 1),
                       .loss = loss,
                       .learning_rate = learning_rate_,
                       .gradient_norm = norm,
                       .tokens = unlogged_tokens_,
-                      .tokens_per_second = elapsed > 0.0 ? static_cast<double>(unlogged_tokens_) / elapsed : 0.0});
+                      .tokens_per_second = elapsed > 0.0 ? static_cast<double>(unlogged_tokens_) / elapsed : 0.0,
+                      .seconds = parts});
     unlogged_tokens_ = 0;
   }
 
@@ -169,10 +197,13 @@ class Run {
   AdamWOptimizer optimizer_;
   TrainingStep step_;
   GradientSum gradient_sum_;
+  StepTimes times_;
+  std::optional<StepTrace> trace_;
   StepBatches batches_;
   std::int64_t check_steps_;  // from one look at whether all was a number to the next
   Stopwatch clock_;
   double seconds_ = 0.0;
+  StepSeconds parts_;
   double learning_rate_ = 0.0;
   std::int64_t tokens_ = 0;
   std::int64_t unlogged_tokens_ = 0;

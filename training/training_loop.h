@@ -14,6 +14,7 @@
 #include "lathe/runtime/tape.h"
 #include "lathe/text/packing.h"
 #include "lathe/training/step.h"
+#include "lathe/training/step_times.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -37,6 +38,8 @@ struct TrainingSettings {
   Replay replay = Replay::graphs;
   /// Bytes of gradients that ranks sum at once: the more, the fewer messages, and the later the first.
   std::int64_t gradient_bucket_bytes = std::int64_t{25} << 20;
+  /// Steps after the first whose trace is made (TrainingObserver::traced); none where 0.
+  std::int64_t profile_steps = 0;
   /// Whether a GPU's matrix products are timed before the first step, and the fastest taken, rather than what the library expects to be.
   bool tune_products = false;
 };
@@ -61,6 +64,7 @@ struct StepLog {
   double gradient_norm = 0.0;
   std::int64_t tokens = 0;
   double tokens_per_second = 0.0;
+  StepSeconds seconds;  ///< of the steps since the line before
 };
 
 /// Told what happens as it happens; every function may be left as it is.
@@ -81,6 +85,8 @@ class TrainingObserver {
   virtual void reached(StepPhase phase) { static_cast<void>(phase); }
   /// Before the first step, where products were timed: what was chosen (Device::product_table).
   virtual void tuned(const std::string& product_table) { static_cast<void>(product_table); }
+  /// After the last step, where a profile was asked for, on the first rank: a Chrome trace of all ranks (training/step_trace.h).
+  virtual void traced(const std::string& chrome_trace) { static_cast<void>(chrome_trace); }
 };
 
 struct TrainingResult {
@@ -90,6 +96,7 @@ struct TrainingResult {
   std::int64_t tokens = 0;
   double seconds = 0.0;  ///< of training, evaluation excluded
   std::int64_t skipped_steps = 0;
+  StepSeconds parts;  ///< of `seconds`, as far as ranks' clocks agree
   bool interrupted = false;
 };
 

@@ -106,6 +106,20 @@ TEST_F(CommandTest, BothInstructionSetsAgree) {
   EXPECT_EQ(compared, 5);
 }
 
+TEST_F(CommandTest, AProfileIsATraceBesideTheModel) {
+  const CommandResult refused = lathe(finetune("run", {"--profile-steps", "2"}));
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_NE(refused.error.find("--profile"), std::string::npos) << refused.error;
+  ASSERT_EQ(lathe(finetune("run", {"--max-steps", "5", "--profile", "--profile-steps", "2"})).status, 0);
+  const Json trace = Json::parse(contents_of(folder_ / "run" / "trace.json"));
+  std::vector<std::string> steps;
+  for (const Json& event : trace["traceEvents"])
+    if (event.value("cat", "") == "step") steps.push_back(event["name"]);
+  EXPECT_EQ(steps, std::vector<std::string>({"step 2", "step 3"}));
+  ASSERT_EQ(lathe(finetune("run", {"--max-steps", "5", "--overwrite"})).status, 0);
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "trace.json")) << "of another run";
+}
+
 TEST_F(CommandTest, MetricsHaveALineAStepAndAnEvaluation) {
   ASSERT_EQ(lathe(finetune("run", {"--dev", path("test.tsv"), "--epochs", "1", "--log-steps", "4"})).status, 0);
   std::istringstream lines(contents_of(folder_ / "run" / "metrics.jsonl"));
@@ -120,7 +134,14 @@ TEST_F(CommandTest, MetricsHaveALineAStepAndAnEvaluation) {
   for (const Json& step : steps) {
     for (const char* key : {"step", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"})
       EXPECT_TRUE(step.contains(key)) << key;
+    for (const char* part : {"data", "compute", "communication", "optimizer", "other"})
+      EXPECT_GE(step["seconds"][part].get<double>(), 0.0) << part;
+    EXPECT_FALSE(step.contains("imbalance")) << "alone";
   }
+  const Json train = results("run")["train"];
+  double parts = 0.0;
+  for (const auto& [part, seconds] : train["seconds_by_part"].items()) parts += seconds.get<double>();
+  EXPECT_NEAR(parts, train["seconds"].get<double>(), 1e-6) << "all of the time went to something";
   ASSERT_EQ(evaluations.size(), 1U);
   EXPECT_EQ(evaluations[0]["split"], "dev");
   EXPECT_EQ(evaluations[0]["metrics"], results("run")["dev"]);

@@ -1,5 +1,5 @@
 lathe_test(training
-  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/memory_estimate_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/token_cache_test.cc training/upload_test.cc
+  SOURCES training/dataset_test.cc training/finetune_test.cc training/loader_test.cc training/memory_estimate_test.cc training/metrics_test.cc training/output_folder_test.cc training/packing_test.cc training/step_test.cc training/pretrain_test.cc training/token_cache_test.cc training/upload_test.cc training/step_times_test.cc
   LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 if(LATHE_CUDA_BACKEND)
   lathe_test(cuda_training CUDA
@@ -7,7 +7,7 @@ if(LATHE_CUDA_BACKEND)
     LINKS lathe::training)
 endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
-lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc LINKS lathe::training fmt::fmt)
+lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc training/step_trace_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 lathe_mpi_tests(data_parallel 1 2 3 4)
 
 # The same with a published model on real text, where everything is tested. The run alone leaves what the others compare with.

@@ -166,6 +166,14 @@ void add_run(CLI::App& command, TrainingOptions& options) {
   command.add_flag("--dry-run", options.dry_run,
                    "read everything, take a few steps on a copy, print parameters, memory, steps and "
                    "time, and write nothing");
+  CLI::Option* profile =
+      command.add_flag("--profile", options.profile,
+                       "record what all ranks do when, for chrome://tracing or ui.perfetto.dev (trace.json in --output)");
+  command.add_option("--profile-steps", options.profile_steps, "steps that --profile records, from the second on")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000}))
+      ->type_name("STEPS")
+      ->capture_default_str()
+      ->needs(profile);
   command.add_flag("--overwrite", options.overwrite, "replace an earlier run in --output; files that Lathe doesn't write stay");
   command.add_flag("--allow-non-finite", options.allow_non_finite, "train also where weights of --model are NaN or infinite");
 }
@@ -267,7 +275,7 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
   command
       ->add_option("--output", options.output,
                    "folder to write: the model, run.toml, results.json, metrics.jsonl, report.html, curves.svg; with --tune "
-                   "products.jsonl")
+                   "products.jsonl, with --profile trace.json")
       ->required()
       ->type_name("DIR");
   command
@@ -323,7 +331,8 @@ void add_pretrain(CLI::App& app, PretrainOptions& options) {
   command->add_option("--train", options.train, "text to train on, one file or several")->required()->type_name("FILE");
   command
       ->add_option("--output", options.output,
-                   "folder to write: the model, run.toml, results.json, metrics.jsonl, curves.svg; with --tune products.jsonl")
+                   "folder to write: the model, run.toml, results.json, metrics.jsonl, curves.svg; with --tune products.jsonl, "
+                   "with --profile trace.json")
       ->required()
       ->type_name("DIR");
   command
