@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lathe/optim/optimizer_ranks.h"
 #include "lathe/runtime/communicator.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/text/packing.h"
@@ -28,21 +29,26 @@ RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t
 /// Each number becomes its sum over the ranks, in their order: the same bits on all.
 void sum_over_ranks(Communicator* communicator, std::span<double> numbers);
 
-/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete.
+/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete. Where the optimizer is sharded, a
+/// rank gets the sums of those alone whose weights it updates (OptimizerRanks::owned).
 class GradientSum {
  public:
   /// `arena`, and `communicator` where there is one, must outlive it. `bucket_bytes` are a bucket's at most, but for one block of the arena.
-  GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes);
+  GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes,
+              ShardOptimizer shard = ShardOptimizer::no);
   /// What the device is given from now on finds the sums there.
   void run();
   std::span<const Tensor> buckets() const noexcept { return buckets_; }
 
  private:
+  void sum(const Tensor& bucket);
+
   Communicator* communicator_;
+  ShardOptimizer shard_;
   std::vector<Tensor> buckets_;
 };
 
-/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights; `when` says when that was, for the message.
+/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights, the master's where it has one; `when` says when that was, for the message.
 void check_same_weights(Communicator* communicator, const ParameterArena& arena, std::string_view when);
 
 /// Rank 0's values of all parameters to all.

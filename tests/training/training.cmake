@@ -7,7 +7,7 @@ if(LATHE_CUDA_BACKEND)
     LINKS lathe::training)
 endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
-lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc LINKS lathe::training fmt::fmt)
+lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc training/shard_optimizer_test.cc LINKS lathe::training fmt::fmt)
 lathe_mpi_tests(data_parallel 1 2 3 4)
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
