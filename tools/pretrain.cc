@@ -279,9 +279,9 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   print_plan(*model, sequences, options, steps);
   const RunSection hashes = inputs_section(std::move(inputs), options.model ? &*options.model : nullptr, model->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
-  const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings);
+  const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings, ranks.place());
   print_memory(memory, *device.device);
-  expect_memory(memory, *model, sequences.train, dev, settings);
+  expect_memory(memory, *model, sequences.train, dev, settings, ranks.place());
   const std::vector<RunSection> sections = {settings_section(options, dev_split, model->config(), max_length, device),
                                             chosen_section(device, steps), hashes};
   ranks.agree(Ranks::Part::more, common_facts(sections));
@@ -291,7 +291,7 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
     return 0;
   }
 
-  rehearse(*model, sequences.train, settings);
+  rehearse(*model, sequences.train, settings, ranks.place());
   std::optional<FileLock> lock;
   std::optional<RunObserver> observer;
   if (ranks.first()) {
