@@ -14,7 +14,6 @@ inline constexpr std::int64_t kArenaBlock = 1024;
 struct ArenaBlock {
   std::int32_t tensor;  ///< number of the tensor in arena order
   std::int32_t group;   ///< parameter group: learning rate factor and weight decay
-  std::int32_t shard;   ///< rank that owns its optimizer state, where that is sharded
 };
 
 /// Settings of a parameter group.

@@ -24,36 +24,75 @@ std::int64_t ParameterSet::size() const {
                          [](std::int64_t n, const Parameter& p) { return n + p.shape.size(); });
 }
 
+namespace {
+
+/// Elements that a parameter takes of an arena: whole blocks.
+std::int64_t room_of(const Parameter& parameter) {
+  return (parameter.shape.size() + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
+}
+
+}  // namespace
+
 ParameterArena::ParameterArena(const DeviceRef& device, DType dtype, ParameterSet& parameters, ArenaUse use)
     : parameters_(&parameters) {
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
     const std::size_t from_end = parameters.all().size() - 1 - i;
     const Parameter& parameter = parameters.all()[from_end];
-    const std::int64_t count = (parameter.shape.size() + kArenaBlock - 1) / kArenaBlock;
-    blocks_.insert(blocks_.end(), static_cast<std::size_t>(count),
-                   {.tensor = static_cast<std::int32_t>(i), .group = static_cast<std::int32_t>(parameter.decay), .shard = 0});
+    blocks_.insert(blocks_.end(), static_cast<std::size_t>(room_of(parameter) / kArenaBlock),
+                   {.tensor = static_cast<std::int32_t>(i), .group = static_cast<std::int32_t>(parameter.decay)});
   }
   const Shape shape{static_cast<std::int64_t>(blocks_.size()) * kArenaBlock};
   values_ = Tensor::empty(device, dtype, shape);
   const DType full = dtype == DType::bf16 ? DType::f32 : dtype;
   if (use == ArenaUse::training) gradients_ = Tensor::zeros(device, full, shape);
-  if (full == dtype) {
-    master_ = values_;
-  } else if (use == ArenaUse::training) {
-    master_ = Tensor::empty(device, full, shape);
-  }
   std::int64_t offset = 0;
   for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
-    const std::int64_t size = parameter->shape.size();
-    const std::int64_t padded = (size + kArenaBlock - 1) / kArenaBlock * kArenaBlock;
     parameter->value = values_.view(offset, parameter->shape);
-    parameter->master = full == dtype ? parameter->value : master_ ? master_.view(offset, parameter->shape) : Tensor();
     if (gradients_) parameter->gradient = gradients_.view(offset, parameter->shape);
-    for (const Tensor& arena : {values_, master_}) {
-      if (arena) arena.view(offset + size, Shape{padded - size}).fill_zero();
-    }
-    offset += padded;
+    offset += room_of(*parameter);
   }
+  if (full == dtype) {
+    set_master(values_);
+  } else if (use == ArenaUse::training) {
+    set_master(Tensor::empty(device, full, shape));
+  }
+  offset = 0;
+  for (auto parameter = parameters.all().rbegin(); parameter != parameters.all().rend(); ++parameter) {
+    const std::int64_t size = parameter->shape.size();
+    for (const Tensor& arena : {values_, master_}) {
+      if (arena) arena.view(offset + size, Shape{room_of(*parameter) - size}).fill_zero();
+    }
+    offset += room_of(*parameter);
+  }
+}
+
+void ParameterArena::set_master(Tensor master) {
+  master_ = std::move(master);
+  std::int64_t offset = 0;
+  for (auto parameter = parameters_->all().rbegin(); parameter != parameters_->all().rend(); ++parameter) {
+    if (!master_) {
+      parameter->master = Tensor();
+    } else {
+      parameter->master = master_.id() == values_.id() ? parameter->value : master_.view(offset, parameter->shape);
+    }
+    offset += room_of(*parameter);
+  }
+}
+
+void ParameterArena::release_master() {
+  if (values_.dtype() == DType::bf16) set_master(Tensor());
+}
+
+void ParameterArena::lend_gradients() {
+  if (values_.dtype() == DType::bf16) set_master(gradients_.view(0, gradients_.shape()));
+}
+
+void ParameterArena::own_master() {
+  if (!master_ || !gradients_ || !master_.overlaps(gradients_)) return;
+  const Tensor lent = master_;
+  set_master(Tensor::like(lent));
+  device()->copy(reinterpret_cast<std::byte*>(master_.data<float>()), reinterpret_cast<const std::byte*>(lent.data<float>()),
+                 lent.bytes());
 }
 
 void ParameterArena::watch(Tape& tape, Use first) const {

@@ -74,10 +74,19 @@ class ParameterArena {
 
   const DeviceRef& device() const noexcept { return values_.device(); }
   const Tensor& values() const noexcept { return values_; }
-  /// Full precision: values() itself unless that is bf16; empty for bf16 without training.
+  /// Full precision: values() itself unless that is bf16; empty for bf16 without training, and after release_master().
   const Tensor& master() const noexcept { return master_; }
   const Tensor& gradients() const noexcept { return gradients_; }
   std::span<const ArenaBlock> blocks() const noexcept { return blocks_; }
+
+  // Of what computes in bf16 the whole master can be away, while ranks keep a part each. Nothing happens where values() are the master.
+  /// master() and the parameters' are empty from now on, and their memory is free.
+  void release_master();
+  /// The gradients' memory, with what it holds, is the master until release_master() or own_master(): between a step and the next it is free.
+  void lend_gradients();
+  /// A master that lies in the gradients' memory moves to memory of its own.
+  void own_master();
+
   /// Watches all parameters on `tape`.
   void watch(Tape& tape, Use first) const;
   /// Draws the initial values of a parameter: N(0, deviation) or constants.
@@ -85,6 +94,9 @@ class ParameterArena {
 
  private:
   ParameterSet* parameters_;
+  /// `master`, which may be empty, for the arena and all parameters.
+  void set_master(Tensor master);
+
   Tensor values_;
   Tensor master_;
   Tensor gradients_;

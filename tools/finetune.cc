@@ -251,7 +251,7 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   const auto classifier = load_model(options, data.train.records, device);
   check_finite(classifier->report(), options.model, options);
   const std::int32_t max_length = length_for(classifier->config(), reading.max_length);
-  const auto cache = choose_token_cache(options.cache_dir, ranks.local_size(), cache_use(options));
+  const auto cache = choose_token_cache(options.cache_dir, ranks.place().local_size, cache_use(options));
   const RunSamples samples =
       prepare_samples(*classifier, data, dev_split, reading.kind(), max_length,
                       tokenizing_threads(options.running, device.threads, cache.get()), options.seed, cache.get());
@@ -260,9 +260,9 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   const RunSection hashes = inputs_section(std::move(inputs), &options.model, classifier->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
   const LabelledSamples* const dev = samples.dev ? &*samples.dev : nullptr;
-  const MemoryEstimate memory = estimate_memory(*classifier, samples.train, dev, settings);
+  const MemoryEstimate memory = estimate_memory(*classifier, samples.train, dev, settings, ranks.place());
   print_memory(memory, *device.device);
-  expect_memory(memory, *classifier, samples.train, dev, settings);
+  expect_memory(memory, *classifier, samples.train, dev, settings, ranks.place());
   const std::vector<RunSection> sections = {settings_section(options, dev_split, data.train.report, reading, max_length, device),
                                             chosen_section(device, steps), hashes};
   ranks.agree(Ranks::Part::more, common_facts(sections));
@@ -272,7 +272,7 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
     return 0;
   }
 
-  rehearse(*classifier, samples.train, settings);
+  rehearse(*classifier, samples.train, settings, ranks.place());
   std::optional<FileLock> lock;
   std::optional<RunObserver> observer;
   if (ranks.first()) {

@@ -41,6 +41,7 @@ struct TrainingOptions {
   std::int64_t log_steps = 10;
   std::int64_t micro_batch_tokens = 0;
   std::string recompute = "none";
+  bool shard_optimizer = false;
   bool no_graphs = false;
   bool tune = false;
   std::optional<std::filesystem::path> product_table;

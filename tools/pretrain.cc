@@ -274,7 +274,7 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   if (options.model) check_finite(model->report(), *options.model, options);
   static_cast<void>(Masking(model->tokenizer(), settings.mlm_probability));  // what it refuses is refused now
   const std::int32_t max_length = length_for(model->config(), options.running.max_length, kUsualLength);
-  const auto cache = choose_token_cache(options.cache_dir, ranks.local_size(), cache_use(options));
+  const auto cache = choose_token_cache(options.cache_dir, ranks.place().local_size, cache_use(options));
   const RunSequences sequences = read_all(options, dev_split, model->tokenizer(), max_length,
                                           tokenizing_threads(options.running, device.threads, cache.get()), cache.get());
   const TokenizedSamples* const dev = sequences.dev ? &*sequences.dev : nullptr;
@@ -282,9 +282,9 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   print_plan(*model, sequences, options, steps);
   const RunSection hashes = inputs_section(std::move(inputs), options.model ? &*options.model : nullptr, model->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
-  const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings);
+  const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings, ranks.place());
   print_memory(memory, *device.device);
-  expect_memory(memory, *model, sequences.train, dev, settings);
+  expect_memory(memory, *model, sequences.train, dev, settings, ranks.place());
   const std::vector<RunSection> sections = {settings_section(options, dev_split, model->config(), max_length, device),
                                             chosen_section(device, steps), hashes};
   ranks.agree(Ranks::Part::more, common_facts(sections));
@@ -294,7 +294,7 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
     return 0;
   }
 
-  rehearse(*model, sequences.train, settings);
+  rehearse(*model, sequences.train, settings, ranks.place());
   std::optional<FileLock> lock;
   std::optional<RunObserver> observer;
   if (ranks.first()) {

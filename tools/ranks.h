@@ -36,8 +36,8 @@ class Ranks {
 
   bool first() const noexcept { return host_ == nullptr || host_->rank() == 0; }
   int size() const noexcept { return host_ == nullptr ? 1 : host_->size(); }
-  /// Ranks of this one's host.
-  int local_size() const noexcept { return host_ == nullptr ? 1 : host_->place().local_size; }
+  /// This rank's; that of a process alone where there are no others.
+  Place place() const { return host_ == nullptr ? Place() : host_->place(); }
   int local_rank() const noexcept { return host_ == nullptr ? 0 : host_->place().local_rank; }
   /// The threads of this rank, where none were asked for: of those that share their processors each has its part.
   ThreadChoice threads() const;

@@ -26,6 +26,7 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                                        {"log-steps", options.log_steps},
                                        {"micro-batch-tokens", options.micro_batch_tokens},
                                        {"recompute", options.recompute},
+                                       {"shard-optimizer", options.shard_optimizer},
                                        {"no-graphs", options.no_graphs},
                                        {"device", device.name},
                                        {"precision", device.precision},

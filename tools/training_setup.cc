@@ -81,6 +81,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.log_steps = options.log_steps;
   settings.micro_batch_tokens = options.micro_batch_tokens;
   settings.recompute = options.recompute == "blocks" ? Recompute::blocks : Recompute::none;
+  settings.shard_optimizer = options.shard_optimizer ? ShardOptimizer::yes : ShardOptimizer::no;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   settings.tune_products = options.tune;
   settings.profile_steps = options.profile ? options.profile_steps : 0;

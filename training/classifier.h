@@ -44,6 +44,7 @@ class Classifier {
   DType dtype() const { return arena_.values().dtype(); }
   const BertClassifier& model() const { return model_; }
   const ParameterArena& arena() const { return arena_; }
+  ParameterArena& arena() { return arena_; }
   const ParameterSet& parameters() const { return parameters_; }
   const WordPieceTokenizer& tokenizer() const { return tokenizer_; }
   const LabelSet& labels() const { return labels_; }

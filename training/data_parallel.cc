@@ -18,17 +18,24 @@ std::uint64_t hash_of(const ParameterArena& arena) {
   constexpr std::uint64_t kPrime = 0x100000001B3;
   constexpr std::int64_t kPiece = std::int64_t{1} << 22;  // elements that are brought to the host at once
   std::uint64_t hash = 0xCBF29CE484222325;
-  const Tensor& weights = arena.master();
-  std::vector<float> host;
-  for (std::int64_t at = 0; at < weights.size(); at += kPiece) {
-    const Tensor piece = weights.view(at, Shape{std::min(kPiece, weights.size() - at)});
-    host.resize(static_cast<std::size_t>(piece.size()));
-    piece.copy_to<float>(host);
-    for (std::size_t i = 0; i < host.size(); i += 2) {  // an arena's blocks are of even size
-      std::uint64_t word = 0;
-      std::memcpy(&word, &host[i], sizeof(word));
-      hash = (hash ^ word) * kPrime;
+  const Tensor& weights = arena.master() ? arena.master() : arena.values();
+  const auto add = [&]<class T>(std::vector<T> host) {
+    for (std::int64_t at = 0; at < weights.size(); at += kPiece) {
+      const Tensor piece = weights.view(at, Shape{std::min(kPiece, weights.size() - at)});
+      host.resize(static_cast<std::size_t>(piece.size()));
+      piece.copy_to<T>(host);
+      // An arena's blocks are whole words.
+      for (std::size_t i = 0; i < host.size(); i += sizeof(std::uint64_t) / sizeof(T)) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, &host[i], sizeof(word));
+        hash = (hash ^ word) * kPrime;
+      }
     }
+  };
+  if (weights.dtype() == DType::bf16) {
+    add(std::vector<Bf16>());
+  } else {
+    add(std::vector<float>());
   }
   return hash;
 }
@@ -72,14 +79,17 @@ void sum_over_ranks(Communicator* communicator, std::span<double> numbers) {
   }
 }
 
-GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes)
-    : communicator_(communicator) {
+GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes, ShardOptimizer shard)
+    : communicator_(communicator), shard_(shard) {
   if (communicator == nullptr) return;
   const Tensor& gradients = arena.gradients();
-  const std::int64_t blocks = bucket_bytes / size_of(gradients.dtype()) / kArenaBlock;
-  const std::int64_t most = std::max<std::int64_t>(1, blocks) * kArenaBlock;
-  for (std::int64_t at = 0; at < gradients.size(); at += most)
-    buckets_.push_back(gradients.view(at, Shape{std::min(most, gradients.size() - at)}));
+  for (const Share& bucket : arena_buckets(gradients.size(), bucket_bytes / size_of(gradients.dtype())))
+    buckets_.push_back(gradients.view(bucket.begin, Shape{bucket.count}));
+}
+
+void GradientSum::sum(const Tensor& bucket) {
+  if (shard_ == ShardOptimizer::yes) return communicator_->reduce_scatter_sum(bucket, kArenaBlock);
+  communicator_->all_reduce_sum(bucket);
 }
 
 void GradientSum::run() {
@@ -87,7 +97,7 @@ void GradientSum::run() {
   communicator_->follow_device();
   for (std::size_t i = 0; i < buckets_.size(); ++i) {
     reach(i, BucketMoment::begun);
-    communicator_->all_reduce_sum(buckets_[i]);
+    sum(buckets_[i]);
     reach(i, BucketMoment::ended);
   }
   communicator_->lead_device();

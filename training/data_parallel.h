@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "lathe/optim/optimizer_ranks.h"
 #include "lathe/runtime/communicator.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/text/packing.h"
@@ -37,11 +38,13 @@ enum class BucketMoment : std::uint8_t {
   ended,  ///< it has been asked for: what is marked among the communicator's collectives from here on comes after the sum
 };
 
-/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete.
+/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete. Where the optimizer is sharded, a
+/// rank gets the sums of those alone whose weights it updates (OptimizerRanks::owned).
 class GradientSum {
  public:
   /// `arena`, and `communicator` where there is one, must outlive it. `bucket_bytes` are a bucket's at most, but for one block of the arena.
-  GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes);
+  GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes,
+              ShardOptimizer shard = ShardOptimizer::no);
   /// Has `reached` called at both moments of each bucket, by its number in the arena's order.
   void tell(std::function<void(std::size_t bucket, BucketMoment moment)> reached) { reached_ = std::move(reached); }
   /// What the device is given from now on finds the sums there.
@@ -52,13 +55,15 @@ class GradientSum {
   void reach(std::size_t bucket, BucketMoment moment) const {
     if (reached_) reached_(bucket, moment);
   }
+  void sum(const Tensor& bucket);
 
   Communicator* communicator_;
+  ShardOptimizer shard_;
   std::vector<Tensor> buckets_;
   std::function<void(std::size_t, BucketMoment)> reached_;
 };
 
-/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights; `when` says when that was, for the message.
+/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights, the master's where it has one; `when` says when that was, for the message.
 void check_same_weights(Communicator* communicator, const ParameterArena& arena, std::string_view when);
 
 /// Rank 0's values of all parameters to all.

@@ -41,12 +41,12 @@ Tensor loss_of(Tape& tape, const Classifier& classifier, const Batch& batch, Rec
 
 /// Forward and backward of `members`, which leaves the gradients behind.
 void rehearse_batch(Classifier& classifier, const LabelledSamples& train, std::span<const std::int32_t> members,
-                    const FinetuneSettings& settings, const Communicator* communicator) {
+                    const FinetuneSettings& settings, const Place& place) {
   TrainingStep step(
       classifier.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, classifier, batch, settings.recompute); },
       Replay::off);
   StepBatches batches;
-  pack_step(train, members, settings, batches, communicator);
+  pack_step(train, rank_part(train.samples, members, place.rank, place.size).members, settings, batches);
   compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
 }
 
@@ -166,8 +166,10 @@ std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const Fine
   return largest;
 }
 
-void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings,
-              const Communicator* communicator) {
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings, const Place& place) {
+  const OptimizerRanks ranks = optimizer_ranks(settings, place);
+  if (ranks.parts_master(classifier.arena())) return;
+  const std::int64_t owned = elements_of(ranks.owned(classifier.arena()));
   constexpr double kMebibyte = 1 << 20;
   std::string message;
   std::int64_t requested = 0;
@@ -178,8 +180,8 @@ void rehearse(Classifier& classifier, const LabelledSamples& train, const Finetu
     const std::vector<std::int64_t> batch = largest_batch(train, smaller);
     const std::vector<std::int32_t> members(batch.begin(), batch.end());
     try {
-      const AdamWOptimizer optimizer(classifier.arena(), settings.optimizer);
-      rehearse_batch(classifier, train, members, settings, communicator);
+      const Tensor moments = Tensor::zeros(classifier.device(), classifier.arena().gradients().dtype(), Shape{2 * owned});
+      rehearse_batch(classifier, train, members, settings, place);
     } catch (const OutOfMemoryError& failure) {
       if (message.empty()) {
         requested = failure.requested();

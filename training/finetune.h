@@ -63,10 +63,10 @@ FinetuneResult finetune(Classifier& classifier, const LabelledSamples& train, co
 std::vector<std::int64_t> largest_batch(const LabelledSamples& train, const FinetuneSettings& settings);
 
 /// Takes forward and backward, and the optimizer's memory, of the largest batch that `settings` will make of `train`, so that too little
-/// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits. With a
-/// `communicator` it is this rank's part of the batch; it isn't a collective call.
-void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings,
-              const Communicator* communicator = nullptr);
+/// memory shows before a run has begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch size fits. `place` is
+/// this rank's: of the batch, and where it is sharded of the optimizer's memory, it is the rank's part. It isn't a collective call. Where ranks will
+/// keep a part of the master each, nothing is tried: until the run lets it go, the master lies where a step has its room (estimate_memory counts that).
+void rehearse(Classifier& classifier, const LabelledSamples& train, const FinetuneSettings& settings, const Place& place = {});
 
 /// Packs what a step sees, `members`, and rounds it up; with a `communicator` this rank's part of it.
 void pack_step(const LabelledSamples& train, std::span<const std::int32_t> members, const FinetuneSettings& settings,

@@ -36,6 +36,7 @@ class MaskedLm {
   DType dtype() const { return arena_.values().dtype(); }
   const BertMaskedLm& model() const { return model_; }
   const ParameterArena& arena() const { return arena_; }
+  ParameterArena& arena() { return arena_; }
   const ParameterSet& parameters() const { return parameters_; }
   const WordPieceTokenizer& tokenizer() const { return tokenizer_; }
   const BertConfig& config() const { return config_; }

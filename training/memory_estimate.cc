@@ -15,6 +15,7 @@
 
 #include "lathe/runtime/error.h"
 #include "lathe/text/masking.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/loader.h"
 #include "lathe/training/upload.h"
 
@@ -62,15 +63,15 @@ template <class Network>
 class SizedRun {
  public:
   template <class... Arguments>
-  SizedRun(const DeviceRef& real, DType dtype, const TrainingSettings& settings, LossSettings loss_settings,
+  SizedRun(const DeviceRef& real, DType dtype, const TrainingSettings& settings, const Place& place, LossSettings loss_settings,
            const Arguments&... arguments)
       : device_(Device::rehearsal(real)),
         loss_(std::move(loss_settings)),
         network_(parameters_, arguments...),
         arena_(device_, dtype, parameters_),
         weights_(device_->memory().now),
-        optimizer_(arena_, settings.optimizer, settings.replay),
-        moments_(device_->memory().now - weights_),
+        optimizer_(arena_, settings.optimizer, settings.replay, optimizer_ranks(settings, place)),
+        state_(device_->memory().now - weights_),
         step_(
             arena_,
             [this, recompute = settings.recompute](Tape& tape, const Batch& batch) { return loss(tape, batch, recompute); },
@@ -95,7 +96,12 @@ class SizedRun {
   }
 
   MemoryEstimate estimate() const {
-    return {.weights = weights_, .optimizer = moments_, .step = device_->memory().peak - weights_ - moments_, .tokens = tokens_};
+    // A master that the optimizer has let go was among the weights.
+    const std::int64_t gone = arena_.master() ? 0 : arena_.gradients().bytes();
+    return {.weights = weights_ - gone,
+            .optimizer = state_ + gone,
+            .step = device_->memory().peak - weights_ - state_,
+            .tokens = tokens_};
   }
 
  private:
@@ -110,7 +116,7 @@ class SizedRun {
   ParameterArena arena_;
   std::int64_t weights_;
   AdamWOptimizer optimizer_;
-  std::int64_t moments_;
+  std::int64_t state_;  // what the optimizer added
   TrainingStep step_;
   std::set<std::pair<Bucket, Use>> seen_;
   std::int64_t tokens_ = 0;
@@ -142,7 +148,7 @@ std::int64_t longest_of(const TokenizedSamples& samples) {
 /// Settings that would do with `free` bytes, as options.
 template <class Settings, class Estimate>
 std::vector<std::string> what_fits(const MemoryEstimate& estimate, std::int64_t free, std::int64_t longest,
-                                   const Settings& settings, const Estimate& estimate_of) {
+                                   const Settings& settings, int ranks, const Estimate& estimate_of) {
   const auto fits = [&](const Settings& other) { return estimate_of(other).total() <= free; };
   const auto with_parts = [&](Settings other) -> std::optional<std::int64_t> {
     for (auto tokens = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(estimate.tokens - 1)));;) {
@@ -156,6 +162,9 @@ std::vector<std::string> what_fits(const MemoryEstimate& estimate, std::int64_t 
   Settings again = settings;
   again.recompute = Recompute::blocks;
   if (settings.recompute == Recompute::none && fits(again)) ways.emplace_back("--recompute blocks");
+  Settings sharded = settings;
+  sharded.shard_optimizer = ShardOptimizer::yes;
+  if (settings.shard_optimizer == ShardOptimizer::no && ranks > 1 && fits(sharded)) ways.emplace_back("--shard-optimizer");
   if (const auto tokens = with_parts(settings)) ways.push_back(fmt::format("--micro-batch-tokens {}", *tokens));
   if (!ways.empty() || settings.recompute == Recompute::blocks) return ways;
   if (const auto tokens = with_parts(again)) ways.push_back(fmt::format("--recompute blocks --micro-batch-tokens {}", *tokens));
@@ -181,16 +190,16 @@ std::vector<std::string> what_fits(const MemoryEstimate& estimate, std::int64_t 
 std::int64_t memory_for_run(const Device& device) { return device.memory().now + device.available_memory(); }
 
 MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                               const FinetuneSettings& settings) {
+                               const FinetuneSettings& settings, const Place& place) {
   const BertConfig& config = classifier.config();
-  SizedRun<BertClassifier> run(classifier.device(), classifier.dtype(), settings, {}, bert_settings(config),
+  SizedRun<BertClassifier> run(classifier.device(), classifier.dtype(), settings, place, {}, bert_settings(config),
                                classifier.model().classes(), config.classifier_dropout.value_or(config.hidden_dropout));
   const auto samples = static_cast<std::int32_t>(train.samples.count());
   SampleOrder order(samples, settings.batch_size, settings.seed);
   NewSizes sizes(train.samples, settings.micro_batch_tokens);
   StepBatches batches;
   for (std::int64_t step = 0; step < std::min(finetune_steps(settings, samples).total, kForeseenSteps); ++step) {
-    const auto members = order.batch(step);
+    const auto members = rank_part(train.samples, order.batch(step), place.rank, place.size).members;
     if (!sizes.in(members)) continue;
     pack_step(train, members, settings, batches);
     run.train(batches);
@@ -210,15 +219,15 @@ MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSampl
 }
 
 MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                               const PretrainSettings& settings) {
-  SizedRun<BertMaskedLm> run(model.device(), model.dtype(), settings, model.model().loss_settings(),
+                               const PretrainSettings& settings, const Place& place) {
+  SizedRun<BertMaskedLm> run(model.device(), model.dtype(), settings, place, model.model().loss_settings(),
                              bert_settings(model.config()));
   TokenBatches order(train, settings.batch_tokens, settings.seed);
   NewSizes sizes(train, settings.micro_batch_tokens);
   StepBatches batches;
   const std::int64_t steps = std::min(pretrain_steps(settings, train).total, kForeseenSteps);
   for (std::int64_t step = 0; step < steps; ++step) {
-    const auto members = order.batch(step);
+    const auto members = rank_part(train, order.batch(step), place.rank, place.size).members;
     if (!sizes.in(members) && step >= kDrawnSteps) continue;
     pack_step(model, train, members, settings, step, batches);
     run.train(batches);
@@ -244,20 +253,21 @@ MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& tr
 }
 
 void expect_memory(const MemoryEstimate& estimate, const Classifier& classifier, const LabelledSamples& train,
-                   const LabelledSamples* dev, const FinetuneSettings& settings) {
+                   const LabelledSamples* dev, const FinetuneSettings& settings, const Place& place) {
   const std::int64_t free = memory_for_run(*classifier.device());
   if (estimate.total() <= free) return;
-  const auto ways = what_fits(estimate, free, longest_of(train.samples), settings,
-                              [&](const FinetuneSettings& other) { return estimate_memory(classifier, train, dev, other); });
+  const auto ways =
+      what_fits(estimate, free, longest_of(train.samples), settings, place.size,
+                [&](const FinetuneSettings& other) { return estimate_memory(classifier, train, dev, other, place); });
   refuse(estimate, free, ways, "--batch-size");
 }
 
 void expect_memory(const MemoryEstimate& estimate, const MaskedLm& model, const TokenizedSamples& train,
-                   const TokenizedSamples* dev, const PretrainSettings& settings) {
+                   const TokenizedSamples* dev, const PretrainSettings& settings, const Place& place) {
   const std::int64_t free = memory_for_run(*model.device());
   if (estimate.total() <= free) return;
-  const auto ways = what_fits(estimate, free, longest_of(train), settings,
-                              [&](const PretrainSettings& other) { return estimate_memory(model, train, dev, other); });
+  const auto ways = what_fits(estimate, free, longest_of(train), settings, place.size,
+                              [&](const PretrainSettings& other) { return estimate_memory(model, train, dev, other, place); });
   refuse(estimate, free, ways, "--batch-tokens");
 }
 

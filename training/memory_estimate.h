@@ -10,20 +10,23 @@ namespace [[gnu::visibility("default")]] lathe {
 
 /// Bytes of a device's memory, as Device::memory() counts them.
 struct MemoryEstimate {
-  std::int64_t weights = 0;    ///< weights and gradients, and of what computes in bf16 the fp32 master
-  std::int64_t optimizer = 0;  ///< AdamW's moments
-  std::int64_t step = 0;       ///< beside them: the largest step's activations and workspaces, and batches that graphs hold
-  std::int64_t tokens = 0;     ///< that a step computes with at once, at most
+  std::int64_t weights =
+      0;  ///< weights and gradients, and of what computes in bf16 the fp32 master, unless ranks keep a part each
+  std::int64_t optimizer =
+      0;  ///< AdamW's moments; where ranks keep a part each, the rank's of these and of the fp32 master beside bf16
+  std::int64_t step = 0;    ///< beside them: the largest step's activations and workspaces, and batches that graphs hold
+  std::int64_t tokens = 0;  ///< that a step computes with at once, at most
   std::int64_t total() const noexcept { return weights + optimizer + step; }
 };
 
 /// Rehearses the sizes of the batches that `settings` will make of `train`, and of the largest batch of `dev` (where given) that is evaluated. Of
 /// fine-tuning all sizes that its first 100,000 steps have; of pre-training those of its first 256 steps, whose masked words are drawn, and what is
-/// largest after them by tokens.
+/// largest after them by tokens. `place` is the
+/// rank's whose parts of the batches and, where it is sharded, of the optimizer are counted.
 MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                               const FinetuneSettings& settings);
+                               const FinetuneSettings& settings, const Place& place = {});
 MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                               const PretrainSettings& settings);
+                               const PretrainSettings& settings, const Place& place = {});
 
 /// Bytes that a run may have of a device: what is free, and what its model has already.
 std::int64_t memory_for_run(const Device& device);
@@ -31,8 +34,8 @@ std::int64_t memory_for_run(const Device& device);
 /// Throws OutOfMemoryError where the model's device has no memory for `estimate`, which is of the same call: what is needed, what is free, and
 /// which settings would do.
 void expect_memory(const MemoryEstimate& estimate, const Classifier& classifier, const LabelledSamples& train,
-                   const LabelledSamples* dev, const FinetuneSettings& settings);
+                   const LabelledSamples* dev, const FinetuneSettings& settings, const Place& place = {});
 void expect_memory(const MemoryEstimate& estimate, const MaskedLm& model, const TokenizedSamples& train,
-                   const TokenizedSamples* dev, const PretrainSettings& settings);
+                   const TokenizedSamples* dev, const PretrainSettings& settings, const Place& place = {});
 
 }  // namespace lathe

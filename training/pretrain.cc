@@ -274,9 +274,11 @@ std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainS
   return tokens_of(train, largest_batch(train, settings));
 }
 
-void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings,
-              const Communicator* communicator) {
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings, const Place& place) {
   check_budget(train, settings);
+  const OptimizerRanks ranks = optimizer_ranks(settings, place);
+  if (ranks.parts_master(model.arena())) return;
+  const std::int64_t owned = elements_of(ranks.owned(model.arena()));
   constexpr double kMebibyte = 1 << 20;
   std::int64_t longest = 0;
   for (std::int64_t i = 0; i < train.count(); ++i) longest = std::max(longest, train.length(i));
@@ -288,12 +290,12 @@ void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSett
     smaller.batch_tokens = budget;
     const std::vector<std::int32_t> members = largest_batch(train, smaller);
     try {
-      const AdamWOptimizer optimizer(model.arena(), settings.optimizer);
+      const Tensor moments = Tensor::zeros(model.device(), model.arena().gradients().dtype(), Shape{2 * owned});
       TrainingStep step(
           model.arena(), [&](Tape& tape, const Batch& batch) { return loss_of(tape, model, batch, settings.recompute); },
           Replay::off);
       StepBatches batches;
-      const RankPart mine = rank_part(train, members, communicator);
+      const RankPart mine = rank_part(train, members, place.rank, place.size);
       pack_part(model, train, mine, smaller, 0, WithoutChoice::least_draw, batches);
       compute_gradients(step, batches, {.seed = settings.seed, .step = 0});
     } catch (const OutOfMemoryError& failure) {

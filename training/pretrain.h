@@ -65,10 +65,10 @@ TrainingSteps pretrain_steps(const PretrainSettings& settings, const TokenizedSa
 std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainSettings& settings);
 
 /// Takes forward and backward, and the optimizer's memory, of the first epoch's largest batch, so that too little memory shows before a run has
-/// begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch fits. With a `communicator` it is this rank's part
-/// of the batch; it isn't a collective call.
-void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings,
-              const Communicator* communicator = nullptr);
+/// begun, and changes nothing but gradients. Throws OutOfMemoryError, which says what batch fits. `place` is this rank's: of the batch, and
+/// where it is sharded of the optimizer's memory, it is the rank's part. It isn't a collective call. Where ranks will keep a part of the master each,
+/// nothing is tried: until the run lets it go, the master lies where a step has its room (estimate_memory counts that).
+void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings, const Place& place = {});
 
 /// Packs step `step`'s batch as pretrain() sees it: `members` masked under (seed, step), and rounded up. With a `communicator` all ranks call
 /// it, for their parts of the batch.

@@ -43,7 +43,7 @@ constexpr std::int64_t kCheckSteps = 64;
 /// The state of a run, step by step.
 class Run {
  public:
-  Run(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
+  Run(TrainingTask& task, ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
       TrainingObserver& observer, Communicator* communicator)
       : task_(task),
         arena_(arena),
@@ -52,10 +52,11 @@ class Run {
         observer_(observer),
         communicator_(communicator),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
-        optimizer_(arena, settings.optimizer, settings.replay),
+        optimizer_(arena, settings.optimizer, settings.replay,
+                   optimizer_ranks(settings, communicator == nullptr ? Place() : communicator->place(), communicator)),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
-        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
+        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes, settings.shard_optimizer),
         times_(arena.device()),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
     step_.tell([this](StepPhase phase) { reach(phase); });
@@ -69,7 +70,6 @@ class Run {
   TrainingResult train(const std::atomic<int>* stop) {
     TrainingResult result;
     result.total_steps = steps_.total;
-    check_same_weights(communicator_, arena_, "before the first step");
     task_.prepare(batches_);
     if (settings_.tune_products) {
       arena_.device()->tune_products();
@@ -88,7 +88,9 @@ class Run {
         check_same_weights(communicator_, arena_, fmt::format("after step {}", step + 1));
         clock_.pause();
         const auto since = std::chrono::steady_clock::now();
+        optimizer_.gather_master();
         result.interrupted = !task_.finish_epoch(step + 1);
+        optimizer_.release_master();
         if (trace_) trace_->evaluated(since);
         clock_.resume();
       }
@@ -103,6 +105,7 @@ class Run {
       const std::string trace = trace_->finish();
       if (!trace.empty()) observer_.traced(trace);
     }
+    optimizer_.gather_master();
     return result;
   }
 
@@ -188,7 +191,7 @@ class Run {
   }
 
   TrainingTask& task_;
-  const ParameterArena& arena_;
+  ParameterArena& arena_;
   const TrainingSettings& settings_;
   TrainingSteps steps_;
   TrainingObserver& observer_;
@@ -232,9 +235,17 @@ void compute_gradients(TrainingStep& step, const StepBatches& batches, const Ran
   }
 }
 
-TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
-                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop,
-                     Communicator* communicator) {
+OptimizerRanks optimizer_ranks(const TrainingSettings& settings, const Place& place, Communicator* communicator) {
+  return {.communicator = communicator,
+          .rank = place.rank,
+          .size = place.size,
+          .shard = settings.shard_optimizer,
+          .bucket_bytes = settings.gradient_bucket_bytes};
+}
+
+TrainingResult train(TrainingTask& task, ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
+                     TrainingObserver& observer, const std::atomic<int>* stop, Communicator* communicator) {
+  check_same_weights(communicator, arena, "before the first step");
   return Run(task, arena, settings, steps, observer, communicator).train(stop);
 }
 

@@ -37,12 +37,18 @@ struct TrainingSettings {
   Recompute recompute = Recompute::none;
   Replay replay = Replay::graphs;
   /// Bytes of gradients that ranks sum at once: the more, the fewer messages, and the later the first.
-  std::int64_t gradient_bucket_bytes = std::int64_t{25} << 20;
+  std::int64_t gradient_bucket_bytes = kGradientBucketBytes;
   /// Steps after the first whose trace is made (TrainingObserver::traced); none where 0.
   std::int64_t profile_steps = 0;
+  /// Whether ranks keep a part of the optimizer's state each, rather than all of it: less memory, and on the CPU the same bits. A process alone has
+  /// all of it anyway.
+  ShardOptimizer shard_optimizer = ShardOptimizer::no;
   /// Whether a GPU's matrix products are timed before the first step, and the fastest taken, rather than what the library expects to be.
   bool tune_products = false;
 };
+
+/// What `settings` make of an optimizer on the rank at `place`.
+OptimizerRanks optimizer_ranks(const TrainingSettings& settings, const Place& place, Communicator* communicator = nullptr);
 
 /// The steps that settings ask for.
 struct TrainingSteps {
@@ -173,9 +179,10 @@ inline bool is_stopped(const std::atomic<int>* stop) { return stop != nullptr &&
 /// which leaves the weights alone in such a step, is asked every 64 steps, where a step is logged and before anything is evaluated or kept, and
 /// is waited for nowhere else. With a `communicator` all ranks call it, with the same settings, each with its part of the batches; gradients are
 /// summed before the optimizer sees them, so that all have the same weights. What is logged is the global batch's. Ranks agree on when to stop
-/// where the CPU or a GPU is asked for numbers: all end after the same step.
-TrainingResult train(TrainingTask& task, const ParameterArena& arena, const TrainingSettings& settings,
-                     const TrainingSteps& steps, TrainingObserver& observer, const std::atomic<int>* stop,
-                     Communicator* communicator = nullptr);
+/// where the CPU or a GPU is asked for numbers: all end after the same step. Where the optimizer is sharded and the model computes in bf16, all ranks
+/// have the fp32 master when an epoch is finished and after the call, in the gradients' memory (ParameterArena::lend_gradients), and where the
+/// call throws, no rank has it.
+TrainingResult train(TrainingTask& task, ParameterArena& arena, const TrainingSettings& settings, const TrainingSteps& steps,
+                     TrainingObserver& observer, const std::atomic<int>* stop, Communicator* communicator = nullptr);
 
 }  // namespace lathe

@@ -313,7 +313,7 @@ TYPED_TEST(OptimizerTest, ASkippedStepLeavesTheWorkingCopyAlone) {
         Buffer<T, Stream> v(ones);
         const Buffer<T, Stream> g(ones);
         Buffer<Bf16, Stream> working(before);
-        Structs<ArenaBlock, Stream> table(std::vector<ArenaBlock>{{.tensor = 0, .group = 0, .shard = 0}});
+        Structs<ArenaBlock, Stream> table(std::vector<ArenaBlock>{{.tensor = 0, .group = 0}});
         Structs<AdamWGroup, Stream> groups(std::vector<AdamWGroup>{{}});
         Structs<OptimizerStep, Stream> step(std::vector<OptimizerStep>{{.learning_rate = 1.0F, .updates = 1, .skip = 1}});
         adamw(stream, AdamW<T>{.weights = arena.data(),

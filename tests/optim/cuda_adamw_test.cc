@@ -109,7 +109,7 @@ TEST(CudaAdamW, UpdatesAnFp32MasterAndWritesItsNearestBf16) {
 TEST(CudaAdamW, NeedsAnArenaForTraining) {
   ParameterSet set;
   set.add({.name = "w", .shape = {5}, .decay = Decay::yes, .initial = Initial::ones, .file_names = {}});
-  const ParameterArena arena(cuda(), DType::bf16, set, ArenaUse::inference);
+  ParameterArena arena(cuda(), DType::bf16, set, ArenaUse::inference);
   EXPECT_FALSE(arena.master());
   EXPECT_THROW(AdamWOptimizer(arena, {}), LogicError);
 }

@@ -53,6 +53,46 @@ TEST(Parameters, AreSetAndGotInFp32) {
   EXPECT_EQ(p.value.data<float>()[1], 0.1F);
 }
 
+TEST(Parameters, OfBf16HaveAMasterThatCanBeAwayOrInTheGradientsMemory) {
+  const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 22});
+  ParameterSet set;
+  const Parameter& p = set.add({.name = "p", .shape = {3}, .decay = Decay::yes, .initial = Initial::zeros, .file_names = {}});
+  set.add({.name = "q", .shape = {1025}, .decay = Decay::yes, .initial = Initial::zeros, .file_names = {}});
+  ParameterArena arena(device, DType::bf16, set);
+  const auto got = [&] {
+    std::vector<float> values(3);
+    get_values(p, values);
+    return values;
+  };
+  const std::vector<float> values = {1.0F, 0.1F, -3.0F};
+  const std::vector<float> rounded = {1.0F, static_cast<float>(Bf16(0.1F)), -3.0F};
+  set_values(p, values);
+  const std::int64_t whole = device->memory().now;
+  arena.release_master();
+  EXPECT_FALSE(arena.master());
+  EXPECT_FALSE(p.master);
+  EXPECT_EQ(device->memory().now, whole - arena.gradients().bytes());
+  EXPECT_EQ(got(), rounded);
+  arena.own_master();
+  EXPECT_FALSE(arena.master()) << "there is none to have";
+
+  p.gradient.copy_from<float>(values);
+  arena.lend_gradients();
+  EXPECT_EQ(got(), values);
+  EXPECT_EQ(device->memory().now, whole - arena.gradients().bytes());
+  arena.own_master();
+  p.gradient.fill_zero();
+  EXPECT_EQ(got(), values) << "it has memory of its own";
+  EXPECT_EQ(device->memory().now, whole);
+
+  ParameterSet full;
+  full.add({.name = "p", .shape = {3}, .decay = Decay::yes, .initial = Initial::zeros, .file_names = {}});
+  ParameterArena same(device, DType::f32, full);
+  same.release_master();
+  same.lend_gradients();
+  EXPECT_EQ(same.master().id(), same.values().id()) << "fp32 is its own master";
+}
+
 TEST(Parameters, NeedNoGradientsToInfer) {
   const DeviceRef device = Device::cpu({.threads = 1, .target = {}, .reserved_bytes = 1 << 22});
   ParameterSet set;

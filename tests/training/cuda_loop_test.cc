@@ -66,7 +66,7 @@ class Rows final : public TrainingTask {
     ++epochs;
     return true;
   }
-  const ParameterArena& arena() const { return arena_; }
+  ParameterArena& arena() { return arena_; }
   std::vector<float> weights() const {
     std::vector<float> values(3 * 16);
     get_values(weight_, values);

@@ -7,7 +7,7 @@ if(LATHE_CUDA_BACKEND)
     LINKS lathe::training)
 endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
-lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc training/step_trace_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
+lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc training/shard_optimizer_test.cc training/step_trace_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 lathe_mpi_tests(data_parallel 1 2 3 4)
 
 # The same with a published model on real text, where everything is tested. The run alone leaves what the others compare with.

@@ -235,6 +235,12 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
       ->capture_default_str()
       ->group(kTraining);
   command
+      .add_flag(
+          "--shard-optimizer", options.shard_optimizer,
+          "of several processes, each keeps the optimizer's state of its share of the weights and updates those (ZeRO-1): less "
+          "memory for as much traffic, and the same results; a process alone keeps all of it")
+      ->group(kTraining);
+  command
       .add_flag("--no-graphs", options.no_graphs,
                 "on a GPU, launch a step's kernels one by one instead of replaying what was captured of one")
       ->group(kTraining);

@@ -39,6 +39,8 @@ constexpr std::array kSettings = {
     Synonym{"logging-steps", "log-steps"},
     Synonym{"gradient-accumulation-steps", "micro-batch-tokens"},
     Synonym{"gradient-checkpointing", "recompute"},
+    Synonym{"deepspeed", "shard-optimizer"},
+    Synonym{"fsdp", "shard-optimizer"},
     Synonym{"data-seed", "seed"},
     Synonym{"bf16", "precision"},
     Synonym{"fp16", "precision"},
