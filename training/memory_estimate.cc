@@ -15,6 +15,7 @@
 
 #include "lathe/runtime/error.h"
 #include "lathe/text/masking.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/loader.h"
 #include "lathe/training/upload.h"
 
@@ -186,7 +187,7 @@ std::vector<std::string> what_fits(const MemoryEstimate& estimate, std::int64_t 
 std::int64_t memory_for_run(const Device& device) { return device.memory().now + device.available_memory(); }
 
 MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                               const FinetuneSettings& settings) {
+                               const FinetuneSettings& settings, const Place& place) {
   const BertConfig& config = classifier.config();
   SizedRun<BertClassifier> run(classifier.device(), classifier.dtype(), settings, {}, bert_settings(config),
                                classifier.model().classes(), config.classifier_dropout.value_or(config.hidden_dropout));
@@ -195,9 +196,9 @@ MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSampl
   NewSizes sizes(train.samples, settings.micro_batch_tokens);
   StepBatches batches;
   for (std::int64_t step = 0; step < std::min(finetune_steps(settings, samples).total, kForeseenSteps); ++step) {
-    const auto members = order.batch(step);
-    if (!sizes.in(members)) continue;
-    pack_step(train, members, settings, batches);
+    const RankPart mine = rank_part(train.samples, order.batch(step), place.rank, place.size);
+    if (!sizes.in(mine.members)) continue;
+    pack_step(train, mine.members, settings, batches);
     run.train(batches);
   }
   if (dev != nullptr) {
@@ -215,7 +216,7 @@ MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSampl
 }
 
 MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                               const PretrainSettings& settings) {
+                               const PretrainSettings& settings, const Place& place) {
   SizedRun<BertMaskedLm> run(model.device(), model.dtype(), settings, model.model().loss_settings(),
                              bert_settings(model.config()));
   TokenBatches order(train, settings.batch_tokens, settings.seed);
@@ -223,9 +224,9 @@ MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& tr
   StepBatches batches;
   const std::int64_t steps = std::min(pretrain_steps(settings, train).total, kForeseenSteps);
   for (std::int64_t step = 0; step < steps; ++step) {
-    const auto members = order.batch(step);
-    if (!sizes.in(members) && step >= kDrawnSteps) continue;
-    pack_step(model, train, members, settings, step, batches);
+    const RankPart mine = rank_part(train, order.batch(step), place.rank, place.size);
+    if (!sizes.in(mine.members) && step >= kDrawnSteps) continue;
+    pack_part(model, train, mine, settings, step, WithoutChoice::least_draw, batches);
     run.train(batches);
   }
   if (dev != nullptr) {
@@ -249,20 +250,21 @@ MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& tr
 }
 
 void expect_memory(const MemoryEstimate& estimate, const Classifier& classifier, const LabelledSamples& train,
-                   const LabelledSamples* dev, const FinetuneSettings& settings) {
+                   const LabelledSamples* dev, const FinetuneSettings& settings, const Place& place) {
   const std::int64_t free = memory_for_run(*classifier.device());
   if (estimate.total() <= free) return;
-  const auto ways = what_fits(estimate, free, longest_of(train.samples), settings,
-                              [&](const FinetuneSettings& other) { return estimate_memory(classifier, train, dev, other); });
+  const auto ways = what_fits(estimate, free, longest_of(train.samples), settings, [&](const FinetuneSettings& other) {
+    return estimate_memory(classifier, train, dev, other, place);
+  });
   refuse(estimate, free, ways, "--batch-size");
 }
 
 void expect_memory(const MemoryEstimate& estimate, const MaskedLm& model, const TokenizedSamples& train,
-                   const TokenizedSamples* dev, const PretrainSettings& settings) {
+                   const TokenizedSamples* dev, const PretrainSettings& settings, const Place& place) {
   const std::int64_t free = memory_for_run(*model.device());
   if (estimate.total() <= free) return;
   const auto ways = what_fits(estimate, free, longest_of(train), settings,
-                              [&](const PretrainSettings& other) { return estimate_memory(model, train, dev, other); });
+                              [&](const PretrainSettings& other) { return estimate_memory(model, train, dev, other, place); });
   refuse(estimate, free, ways, "--batch-tokens");
 }
 

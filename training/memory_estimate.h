@@ -19,11 +19,11 @@ struct MemoryEstimate {
 
 /// Rehearses the sizes of the batches that `settings` will make of `train`, and of the largest batch of `dev` (where given) that is evaluated. Of
 /// fine-tuning all sizes that its first 100,000 steps have; of pre-training those of its first 256 steps, whose masked words are drawn, and what is
-/// largest after them by tokens.
+/// largest after them by tokens. Where there are several ranks, of this one's parts of the batches; no rank waits for another.
 MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                               const FinetuneSettings& settings);
+                               const FinetuneSettings& settings, const Place& place = {});
 MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                               const PretrainSettings& settings);
+                               const PretrainSettings& settings, const Place& place = {});
 
 /// Bytes that a run may have of a device: what is free, and what its model has already.
 std::int64_t memory_for_run(const Device& device);
@@ -31,8 +31,8 @@ std::int64_t memory_for_run(const Device& device);
 /// Throws OutOfMemoryError where the model's device has no memory for `estimate`, which is of the same call: what is needed, what is free, and
 /// which settings would do.
 void expect_memory(const MemoryEstimate& estimate, const Classifier& classifier, const LabelledSamples& train,
-                   const LabelledSamples* dev, const FinetuneSettings& settings);
+                   const LabelledSamples* dev, const FinetuneSettings& settings, const Place& place = {});
 void expect_memory(const MemoryEstimate& estimate, const MaskedLm& model, const TokenizedSamples& train,
-                   const TokenizedSamples* dev, const PretrainSettings& settings);
+                   const TokenizedSamples* dev, const PretrainSettings& settings, const Place& place = {});
 
 }  // namespace lathe

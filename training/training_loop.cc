@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <string>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
@@ -63,10 +64,7 @@ class Run {
     result.total_steps = steps_.total;
     check_same_weights(communicator_, arena_, "before the first step");
     task_.prepare(batches_);
-    if (settings_.tune_products) {
-      arena_.device()->tune_products();
-      observer_.tuned(arena_.device()->product_table());
-    }
+    if (settings_.tune_products) tune_products();
     clock_.resume();
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
@@ -92,6 +90,17 @@ class Run {
   }
 
  private:
+  /// Rank 0 times them, and all compute by what it found.
+  void tune_products() {
+    Device& device = *arena_.device();
+    const bool first = communicator_ == nullptr || communicator_->rank() == 0;
+    if (first) device.tune_products();
+    std::string table = first ? device.product_table() : "";
+    if (communicator_ != nullptr) table = communicator_->gather(table).front();
+    if (!first) device.use_product_table(table);
+    observer_.tuned(table);
+  }
+
   void train_step(std::int64_t step) {
     task_.pack(step, batches_);
     observer_.reached(StepPhase::packed);
