@@ -234,6 +234,22 @@ int CudaContext::visible_gpus() {
   return 0;
 }
 
+std::vector<std::string> CudaContext::visible_uuids() {
+  std::vector<std::string> uuids;
+  for (int i = 0; i < visible_gpus(); ++i) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, i));
+    // As nvidia-smi has it.
+    std::string text = "GPU";
+    for (std::size_t byte = 0; byte < sizeof(properties.uuid.bytes); ++byte) {
+      const bool group = byte == 0 || byte == 4 || byte == 6 || byte == 8 || byte == 10;
+      text += fmt::format("{}{:02x}", group ? "-" : "", static_cast<unsigned char>(properties.uuid.bytes[byte]));
+    }
+    uuids.push_back(std::move(text));
+  }
+  return uuids;
+}
+
 std::optional<std::string> CudaContext::obstacle(const Device::CudaOptions& options) {
   try {
     const auto found = find_obstacle(options.index);

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/memory_pool.h"
@@ -47,6 +48,8 @@ class CudaContext {
 
   /// As Device::visible_gpus.
   static int visible_gpus();
+  /// As Device::visible_gpu_uuids.
+  static std::vector<std::string> visible_uuids();
 
   virtual std::string name() const = 0;
   virtual std::string matrix_products() const = 0;

@@ -73,6 +73,8 @@ Device::Device(const CpuOptions& options, CpuTarget target)
 
 int Device::visible_gpus() { return CudaContext::visible_gpus(); }
 
+std::vector<std::string> Device::visible_gpu_uuids() { return CudaContext::visible_uuids(); }
+
 std::optional<std::string> Device::why_no_cuda(const CudaOptions& options) { return CudaContext::obstacle(options); }
 
 DeviceRef Device::cuda(const CudaOptions& options) { return DeviceRef(new Device(CudaContext::create(options))); }

@@ -91,6 +91,9 @@ class Device : public std::enable_shared_from_this<Device> {
 
   /// The GPUs that CUDA shows; 0 where there is none to be had.
   static int visible_gpus();
+  /// Of each of them what no other GPU has, on whatever host: "GPU-5fd4f087-86f3-7a43-b711-4771313afc50". An emulated GPU is its process's own.
+  /// Throws CudaError.
+  static std::vector<std::string> visible_gpu_uuids();
 
   /// A device like `of` on which only sizes are real: kernels are checked, and not run; memory is handed out as `of` would, is counted, and isn't
   /// there; what is downloaded is zeros. What a model and its steps need of a device can be had from it without a byte or a moment of `of`.

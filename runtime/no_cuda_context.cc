@@ -9,6 +9,8 @@ std::optional<std::string> CudaContext::obstacle(const Device::CudaOptions&) { r
 
 int CudaContext::visible_gpus() { return 0; }
 
+std::vector<std::string> CudaContext::visible_uuids() { return {}; }
+
 std::unique_ptr<CudaContext> CudaContext::create(const Device::CudaOptions&) {
   throw UsageError("this build of Lathe has no CUDA backend: use --device cpu, or build with LATHE_CUDA=ON");
 }

@@ -40,14 +40,18 @@ std::vector<int> allowed_processors() {
   return {0};
 }
 
-/// Processors that are hardware threads of one core count once.
-int physical_cores(const std::vector<int>& processors) {
-  std::set<std::string> cores;
+/// The cores that hardware threads belong to, each once, by its first thread.
+std::vector<int> cores_of(const std::vector<int>& processors) {
+  std::set<int> cores;
   for (const int processor : processors) {
-    const auto siblings = first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", processor));
-    cores.insert(siblings.value_or(fmt::format("processor {}", processor)));
+    // "0-1" or "0,32": the first is the same for all threads of a core.
+    const auto siblings =
+        first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", processor)).value_or("");
+    int first = processor;
+    std::from_chars(siblings.data(), siblings.data() + siblings.size(), first);
+    cores.insert(first);
   }
-  return static_cast<int>(cores.size());
+  return {cores.begin(), cores.end()};
 }
 
 /// "max 100000" or "150000 100000" (control groups, version 2): the quota in processors.
@@ -60,24 +64,24 @@ std::optional<double> parse_quota(const std::string& line) {
 }
 
 /// The tightest quota of this process's control group and those above it.
-std::optional<double> cpu_quota() {
-  std::optional<double> tightest;
-  const auto consider = [&](std::optional<double> quota) {
-    if (quota && *quota > 0) tightest = std::min(tightest.value_or(*quota), *quota);
+void find_quota(Processors& found) {
+  const auto consider = [&](std::optional<double> quota, std::string group) {
+    if (!quota || *quota <= 0 || (found.quota && *found.quota <= *quota)) return;
+    found.quota = quota;
+    found.quota_group = std::move(group);
   };
   std::ifstream groups("/proc/self/cgroup");
   for (std::string line; std::getline(groups, line);) {
     if (line.rfind("0::", 0) != 0) continue;
     const std::filesystem::path root = "/sys/fs/cgroup";
     for (std::filesystem::path group = line.substr(3);; group = group.parent_path()) {
-      if (const auto limit = first_line(root / group.relative_path() / "cpu.max")) consider(parse_quota(*limit));
+      if (const auto limit = first_line(root / group.relative_path() / "cpu.max")) consider(parse_quota(*limit), group.string());
       if (!group.has_relative_path()) break;
     }
   }
   const auto quota = first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   const auto period = first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (quota && period && quota->front() != '-') consider(parse_quota(*quota + " " + *period));
-  return tightest;
+  if (quota && period && quota->front() != '-') consider(parse_quota(*quota + " " + *period), "/");
 }
 
 /// OMP_NUM_THREADS, or the first of its list, which is one number a level of nesting.
@@ -95,18 +99,47 @@ std::optional<int> openmp_threads() {
 
 }  // namespace
 
-ThreadChoice default_threads() {
-  const int cores = physical_cores(allowed_processors());
-  ThreadChoice choice{.threads = std::max(1, cores),
-                      .reason = fmt::format("{} physical core{} in the affinity mask", cores, cores == 1 ? "" : "s")};
-  if (const auto quota = cpu_quota(); quota && std::ceil(*quota) < choice.threads) {
-    choice = {.threads = std::max(1, static_cast<int>(std::ceil(*quota))),
-              .reason = fmt::format("the control group's quota of {:g} processors", *quota)};
+Processors available_processors() {
+  Processors found;
+  found.cores = cores_of(allowed_processors());
+  found.openmp_threads = openmp_threads();
+  find_quota(found);
+  return found;
+}
+
+int reachable_cores() {
+  const std::vector<int> bound = allowed_processors();
+  // Of a mask of all processors the system leaves those that this process may have.
+  constexpr std::size_t kMost = 1U << 16U;
+  const std::size_t bytes = CPU_ALLOC_SIZE(kMost);
+  std::vector<cpu_set_t> mask(bytes / sizeof(cpu_set_t) + 1);
+  for (std::size_t i = 0; i < kMost; ++i) CPU_SET_S(i, bytes, mask.data());
+  if (::sched_setaffinity(0, bytes, mask.data()) != 0) return static_cast<int>(cores_of(bound).size());
+  const std::vector<int> reached = allowed_processors();
+  CPU_ZERO_S(bytes, mask.data());
+  for (const int processor : bound) CPU_SET_S(static_cast<std::size_t>(processor), bytes, mask.data());
+  ::sched_setaffinity(0, bytes, mask.data());
+  return static_cast<int>(cores_of(reached).size());
+}
+
+ThreadChoice threads_on(const Processors& processors, int cores, std::string reason, int sharing_quota) {
+  ThreadChoice choice{.threads = std::max(1, cores), .reason = std::move(reason)};
+  if (processors.quota) {
+    const int threads = std::max(1, static_cast<int>(std::ceil(*processors.quota)) / std::max(1, sharing_quota));
+    if (threads < choice.threads) {
+      choice = {.threads = threads, .reason = fmt::format("the control group's quota of {:g} processors", *processors.quota)};
+      if (sharing_quota > 1) choice.reason += fmt::format(", shared by {} ranks", sharing_quota);
+    }
   }
-  if (const auto threads = openmp_threads(); threads && *threads < choice.threads) {
+  if (const auto threads = processors.openmp_threads; threads && *threads < choice.threads)
     choice = {.threads = *threads, .reason = fmt::format("OMP_NUM_THREADS={}", *threads)};
-  }
   return choice;
+}
+
+ThreadChoice default_threads() {
+  const Processors processors = available_processors();
+  const auto cores = static_cast<int>(processors.cores.size());
+  return threads_on(processors, cores, fmt::format("{} physical core{} in the affinity mask", cores, cores == 1 ? "" : "s"));
 }
 
 }  // namespace lathe

@@ -57,13 +57,14 @@ class StepTimer final : public Observer {
 };
 
 /// Seconds that evaluating all of `dev` takes, from its first batches.
-double evaluation_seconds(const Classifier& classifier, const LabelledSamples& dev, std::int32_t batch_size) {
+double evaluation_seconds(const Classifier& classifier, const LabelledSamples& dev, std::int32_t batch_size,
+                          Communicator* communicator) {
   constexpr std::int64_t kBatches = 4;
   std::vector<std::int64_t> members(static_cast<std::size_t>(std::min(dev.samples.count(), kBatches * batch_size)));
   std::iota(members.begin(), members.end(), 0);
   const LabelledSamples part = select(dev, members);
   const Clock::time_point begin = Clock::now();
-  evaluate(classifier, part.samples, part.labels, batch_size);
+  evaluate_until(nullptr, classifier, part.samples, part.labels, batch_size, communicator);
   return seconds_since(begin) * static_cast<double>(tokens_of(dev.samples)) /
          static_cast<double>(std::max<std::int64_t>(1, tokens_of(part.samples)));
 }
@@ -105,32 +106,33 @@ void add_time(RunEstimate& estimate, const StepTimer<Observer>& timer, const Tok
 }  // namespace
 
 RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                         const FinetuneSettings& settings) {
+                         const FinetuneSettings& settings, Communicator* communicator) {
   FinetuneSettings still = settings;
   still.learning_rate = 0.0;
   FinetuneSettings once = still;
   once.max_steps = 1;
   const LabelledSamples largest = select(train, largest_batch(train, settings));
   FinetuneObserver nobody;
-  finetune(classifier, largest, nullptr, once, nobody);
+  finetune(classifier, largest, nullptr, once, nobody, nullptr, communicator);
   RunEstimate estimate =
       after_largest_step(classifier, finetune_steps(settings, train.samples.count()), tokens_of(largest.samples));
 
   StepTimer<FinetuneObserver> timer(classifier.device());
-  finetune(classifier, train, nullptr, still, timer, timer.stop());
-  add_time(estimate, timer, train.samples, dev == nullptr ? 0.0 : evaluation_seconds(classifier, *dev, settings.batch_size));
+  finetune(classifier, train, nullptr, still, timer, timer.stop(), communicator);
+  add_time(estimate, timer, train.samples,
+           dev == nullptr ? 0.0 : evaluation_seconds(classifier, *dev, settings.batch_size, communicator));
   return estimate;
 }
 
 RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                         const PretrainSettings& settings) {
+                         const PretrainSettings& settings, Communicator* communicator) {
   PretrainSettings still = settings;
   still.learning_rate = 0.0;
-  rehearse(model, train, settings);
+  rehearse(model, train, settings, communicator);
   RunEstimate estimate = after_largest_step(model, pretrain_steps(settings, train), largest_batch_tokens(train, settings));
 
   StepTimer<PretrainObserver> timer(model.device());
-  pretrain(model, train, nullptr, still, timer, timer.stop());
+  pretrain(model, train, nullptr, still, timer, timer.stop(), communicator);
   double evaluation = 0.0;
   if (dev != nullptr) {
     constexpr std::int64_t kSequences = 64;
@@ -139,7 +141,7 @@ RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const T
     part.ids = part.ids.first(static_cast<std::size_t>(part.offsets.back()));
     part.types = part.types.first(std::min(part.types.size(), part.ids.size()));
     const Clock::time_point begin = Clock::now();
-    evaluate_masked_lm(model, part, settings);
+    evaluate_masked_lm(model, part, settings, nullptr, communicator);
     evaluation = seconds_since(begin) * static_cast<double>(tokens_of(*dev)) / static_cast<double>(tokens_of(part));
   }
   add_time(estimate, timer, train, evaluation);

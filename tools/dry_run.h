@@ -28,12 +28,13 @@ struct RunEstimate {
 
 /// Takes a step of the largest batch, which sets the memory, real steps of the run for two or three seconds, and evaluates a few batches of
 /// `dev` (where given). Learning rate and decay are zero: `classifier` stays as it is. Writes no file.
+/// With a `communicator` all ranks call it, and what is measured is their work together; memory is this rank's.
 RunEstimate estimate_run(Classifier& classifier, const LabelledSamples& train, const LabelledSamples* dev,
-                         const FinetuneSettings& settings);
+                         const FinetuneSettings& settings, Communicator* communicator = nullptr);
 
 /// The same for pre-training.
 RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const TokenizedSamples* dev,
-                         const PretrainSettings& settings);
+                         const PretrainSettings& settings, Communicator* communicator = nullptr);
 
 /// The estimate in lines for people; `batch` is what a step takes, "32 texts".
 std::string format_estimate(const RunEstimate& estimate, std::string_view batch);

@@ -229,7 +229,9 @@ void print_scores(const RunResults& results) {
   if (results.test) fmt::print("test: {}", format_report(*results.test, results.labels));
 }
 
-int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
+}  // namespace
+
+int finetune_command(const FinetuneOptions& call, Ranks& ranks) {
   FinetuneOptions options = call;
   options.model = find_model(call.model, hub_cache_folder());
   const DevSplit dev_split = parse_dev(options.dev);
@@ -244,9 +246,9 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
   if (ranks.first()) check_output_folder(options.output, options.model, inputs, existing);
 
-  const DeviceChoice device = choose_device(options.running, ranks.threads(), ranks.local_rank());
+  const DeviceChoice device = choose_device(options.running, ranks);
   write_message(fmt::format("device: {}\n", describe(device)));
-  choose_products(options, device);
+  const std::string products = choose_products(options, device, ranks.first());
   const RunData data = read_data(options, dev_split, reading.records);
   const auto classifier = load_model(options, data.train.records, device);
   check_finite(classifier->report(), options.model, options);
@@ -261,14 +263,18 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   if (options.config) warn_of_changes(*options.config, hashes, device);
   const LabelledSamples* const dev = samples.dev ? &*samples.dev : nullptr;
   const MemoryEstimate memory = estimate_memory(*classifier, samples.train, dev, settings, ranks.place());
-  print_memory(memory, *device.device);
+  if (ranks.size() == 1) print_memory(memory, *device.device);
   expect_memory(memory, *classifier, samples.train, dev, settings, ranks.place());
   const std::vector<RunSection> sections = {settings_section(options, dev_split, data.train.report, reading, max_length, device),
-                                            chosen_section(device, steps), hashes};
+                                            chosen_section(device, steps, ranks), hashes};
   ranks.agree(Ranks::Part::more, common_facts(sections));
+  const MemoryEstimate most = most_memory(memory, *device.device, ranks);
+  take_products_of_first(products, device, ranks);
   if (options.dry_run) {
-    fmt::print("{}", format_estimate(estimate_run(*classifier, samples.train, dev, settings),
-                                     fmt::format("{} texts", settings.batch_size)));
+    ranks.agree(Ranks::Part::last);
+    fmt::print("{}",
+               format_estimate(estimate_run(*classifier, samples.train, dev, settings, ranks.communicator(classifier->device())),
+                               fmt::format("{} texts", settings.batch_size)));
     return 0;
   }
 
@@ -287,8 +293,8 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   RunResults results =
       train_and_test(*classifier, samples, settings, options.output, observer ? &*observer : nullptr, stop, ranks);
   if (!observer) return results.train.interrupted ? 128 + stop.load() : 0;
-  results.place = place_of(device);
-  results.place.estimated_memory_bytes = memory.total();
+  results.place = place_of(device, ranks);
+  results.place.estimated_memory_bytes = most.total();
   write_results(options.output, results);
   write_pictures(options.output, results, observer->curves(), samples.dev_texts, samples.test_texts, sections);
   print_training(results.train, results.peak_memory_bytes, results.place);
@@ -299,13 +305,6 @@ int finetune_together(const FinetuneOptions& call, Ranks& ranks) {
   print_scores(results);
   write_message(fmt::format("wrote {}\n", options.output.string()));
   return 0;
-}
-
-}  // namespace
-
-int finetune_command(const FinetuneOptions& call) {
-  Ranks ranks;
-  return ranks.run([&] { return finetune_together(call, ranks); });
 }
 
 }  // namespace lathe

@@ -137,12 +137,12 @@ struct BenchOptions {
   bool json = false;
 };
 
-/// What parsing gave: a command's options, or the exit status of a call that is over (help was printed, or an error).
+/// What parsing gave: a command's options, or the exit status of a call that is over (help was printed).
 using CommandLine = std::variant<int, FinetuneOptions, PretrainOptions, EvaluateOptions, PredictOptions, TokenizeOptions,
                                  InspectOptions, CheckDataOptions, BenchOptions>;
 
-/// Parses the command line; prints help, version, completion, the man page or one line of error itself. Throws FileError and FormatError
-/// for the file of --config.
+/// Parses the command line; prints help, version, completion and the man page itself. Throws UsageError, and FileError and FormatError for
+/// the file of --config.
 CommandLine parse_command_line(int argc, const char* const* argv);
 
 }  // namespace lathe

@@ -242,7 +242,9 @@ RunSection settings_section(const PretrainOptions& options, const DevSplit& dev,
   return run;
 }
 
-int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
+}  // namespace
+
+int pretrain_command(const PretrainOptions& call, Ranks& ranks) {
   PretrainOptions options = call;
   check_start(options);
   if (options.model) options.model = find_model(*call.model, hub_cache_folder());
@@ -266,9 +268,9 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   const Existing existing = options.overwrite ? Existing::overwrite : Existing::refuse;
   if (ranks.first()) check_output_folder(options.output, options.model, read, existing);
 
-  const DeviceChoice device = choose_device(options.running, ranks.threads(), ranks.local_rank());
+  const DeviceChoice device = choose_device(options.running, ranks);
   write_message(fmt::format("device: {}\n", describe(device)));
-  choose_products(options, device);
+  const std::string products = choose_products(options, device, ranks.first());
   if (config && device.device->kind() == DeviceKind::cpu) check_memory(*config);
   const auto model = load_or_create(options, tokenizer, config, device);
   if (options.model) check_finite(model->report(), *options.model, options);
@@ -283,13 +285,16 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   const RunSection hashes = inputs_section(std::move(inputs), options.model ? &*options.model : nullptr, model->tokenizer());
   if (options.config) warn_of_changes(*options.config, hashes, device);
   const MemoryEstimate memory = estimate_memory(*model, sequences.train, dev, settings, ranks.place());
-  print_memory(memory, *device.device);
+  if (ranks.size() == 1) print_memory(memory, *device.device);
   expect_memory(memory, *model, sequences.train, dev, settings, ranks.place());
   const std::vector<RunSection> sections = {settings_section(options, dev_split, model->config(), max_length, device),
-                                            chosen_section(device, steps), hashes};
+                                            chosen_section(device, steps, ranks), hashes};
   ranks.agree(Ranks::Part::more, common_facts(sections));
+  const MemoryEstimate most = most_memory(memory, *device.device, ranks);
+  take_products_of_first(products, device, ranks);
   if (options.dry_run) {
-    fmt::print("{}", format_estimate(estimate_run(*model, sequences.train, dev, settings),
+    ranks.agree(Ranks::Part::last);
+    fmt::print("{}", format_estimate(estimate_run(*model, sequences.train, dev, settings, ranks.communicator(model->device())),
                                      fmt::format("up to {} tokens", settings.batch_tokens)));
     return 0;
   }
@@ -313,8 +318,8 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   if (!observer) return result.interrupted ? 128 + stop.load() : 0;
   observer->finish();
   const std::int64_t peak = peak_memory_bytes();
-  RunPlace place = place_of(device);
-  place.estimated_memory_bytes = memory.total();
+  RunPlace place = place_of(device, ranks);
+  place.estimated_memory_bytes = most.total();
   write_results(options.output, result, peak, place);
   write_curves(options.output, observer->curves());
   print_training(result, peak, place);
@@ -328,13 +333,6 @@ int pretrain_together(const PretrainOptions& call, Ranks& ranks) {
   }
   write_message(fmt::format("wrote {}\n", options.output.string()));
   return 0;
-}
-
-}  // namespace
-
-int pretrain_command(const PretrainOptions& call) {
-  Ranks ranks;
-  return ranks.run([&] { return pretrain_together(call, ranks); });
 }
 
 }  // namespace lathe

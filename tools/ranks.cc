@@ -2,109 +2,80 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <new>
+#include <chrono>
 #include <string_view>
-#include <system_error>
-#include <vector>
+#include <thread>
+#include <utility>
 
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/mpi_communicator.h"
 #include "lathe/runtime/nccl_communicator.h"
+#include "tools/failure.h"
 #include "tools/launch.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
 
-/// Another rank's failure, as that rank would have told it.
-class RankFailure : public Error {
- public:
-  RankFailure(const std::string& message, int status) : Error(message), status_(status) {}
-  int exit_status() const noexcept override { return status_; }
-
- private:
-  int status_;
-};
-
-/// Exit status and message of an exception, as main() would have them.
-struct Failure {
-  int status = 1;
-  std::string message;
-};
-Failure failure_of(const std::exception_ptr& thrown, const std::string& on_host) {
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const Error& failure) {
-    return {.status = failure.exit_status(), .message = on_host + failure.what()};
-  } catch (const std::bad_alloc&) {
-    return {.status = 2, .message = on_host + "no memory left"};
-  } catch (const std::system_error& failure) {
-    return {.status = 2, .message = on_host + message_line(failure.what())};
-  } catch (const std::exception& failure) {
-    return {.status = 1, .message = on_host + "a fault of Lathe: " + message_line(failure.what())};
-  }
-}
-
-/// The processors that this process may use, as text to compare.
-std::string affinity() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return "";
-  std::string text;
-  for (int i = 0; i < CPU_SETSIZE; ++i) {
-    if (CPU_ISSET(i, &set)) text += fmt::format("{},", i);
-  }
-  return text;
-}
-
-/// The first line in which two texts differ, as the second has it.
-std::string first_difference(std::string_view a, std::string_view b) {
+/// The first lines in which two texts differ.
+std::pair<std::string, std::string> first_difference(std::string_view a, std::string_view b) {
   std::size_t line = 0;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()) && a[i] == b[i]; ++i) {
     if (a[i] == '\n') line = i + 1;
   }
-  const std::string_view rest = b.substr(std::min(line, b.size()));
-  return shortened(printable(rest.substr(0, rest.find('\n'))), 100);
+  const auto shown = [line](std::string_view text) {
+    const std::string_view rest = text.substr(std::min(line, text.size()));
+    return shortened(printable(rest.substr(0, rest.find('\n'))), 100);
+  };
+  return {shown(a), shown(b)};
 }
 
 /// The cure of ranks that don't find each other.
 std::string cure(const Launch& launch) {
-  if (!has_mpi()) return "build Lathe with MPI (libopenmpi-dev), or start it without " + launch.launcher;
+  if (!has_mpi()) return "use a Lathe that was built with MPI (libopenmpi-dev), or start it without " + launch.launcher;
   if (launch.launcher == "srun") return "use srun --mpi=pmix";
   return "start it by the mpirun of " + mpi_library();
+}
+
+/// Throws in one process of a launch, and ends the others without a word.
+[[noreturn]] void refuse(const Launch& launch, const std::string& message) {
+  if (launch.rank.value_or(0) == 0) throw UsageError(message);
+  // They can't wait for each other, and mpirun ends all as soon as one has failed: the first has this time to say why.
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  throw SaidElsewhere(2);
 }
 
 }  // namespace
 
 Ranks::Ranks() {
   const auto launch = announced_launch();
-  if (!launch) return;
+  if (!launch) {
+    reports_.push_back(rank_report("", 0));
+    return;
+  }
   std::int64_t found = 1;
-  if (has_mpi()) {
+  if (has_mpi() && (launch->connects || !mpi_library().starts_with("Open MPI"))) {
     session_ = std::make_unique<MpiSession>();
     host_ = make_mpi_communicator({});
     found = host_->size();
   }
   if (found < launch->tasks) {
-    throw UsageError(
-        fmt::format("{} announces {} processes ({}={}), and {} of them know{} of each other: each would train alone "
-                    "and write to the same --output; {}",
-                    launch->launcher, launch->tasks, launch->variable, launch->tasks, found == 1 ? "none" : std::to_string(found),
-                    found == 1 ? "s" : "", cure(*launch)));
+    refuse(*launch, fmt::format("{} announces {} processes ({}={}), and {} of them know{} of each other: each would train alone "
+                                "and write to the same --output; {}",
+                                launch->launcher, launch->tasks, launch->variable, launch->tasks,
+                                found == 1 ? "none" : std::to_string(found), found == 1 ? "s" : "", cure(*launch)));
   }
-  const std::string mine = host_->place().host + "\n" + affinity();
-  const std::vector<std::string> all = host_->gather(mine);
-  sharing_ = static_cast<int>(std::ranges::count(all, mine));
+  for (const std::string& text : host_->gather(to_text(rank_report(place().host, place().local_rank))))
+    reports_.push_back(parse_rank_report(text));
   agreeing_ = true;
-  if (first()) return;
-  error_output_ = ::dup(STDERR_FILENO);
-  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
-  if (nowhere < 0) return;
-  ::dup2(nowhere, STDOUT_FILENO);
-  ::dup2(nowhere, STDERR_FILENO);
-  ::close(nowhere);
+  if (!first()) {
+    be_silent();
+  } else if (const auto fault = binding_fault(reports_, launch->launcher)) {
+    print_warning(*fault);
+  }
 }
 
 Ranks::~Ranks() {
@@ -114,41 +85,74 @@ Ranks::~Ranks() {
   ::close(error_output_);
 }
 
-void Ranks::gather_failures(const std::exception_ptr& thrown, const std::string& facts) {
+void Ranks::refuse_several(std::string_view command) {
+  const auto launch = announced_launch();
+  if (!launch) return;
+  refuse(*launch,
+         fmt::format("{} is the work of one process, and {} announces {} ({}={}): start it without {}; what several do by "
+                     "themselves is started by `env -u {} lathe {}`",
+                     command, launch->launcher, launch->tasks, launch->variable, launch->tasks, launch->launcher,
+                     launch->variable, command));
+}
+
+void Ranks::be_silent() {
+  error_output_ = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere < 0) return;
+  ::dup2(nowhere, STDOUT_FILENO);
+  ::dup2(nowhere, STDERR_FILENO);
+  ::close(nowhere);
+}
+
+std::optional<int> Ranks::gather_failures(const std::exception_ptr& thrown, const std::string& facts) {
   agreeing_ = false;  // whatever comes of it, the others have had their word
   std::string mine = " " + facts;
   if (thrown) {
-    const Failure failure = failure_of(thrown, fmt::format("(host {}): ", printable(host_->place().host)));
+    const Failure failure = failure_of(thrown);
     mine = fmt::format("{}{}", failure.status, failure.message);
   }
   const std::vector<std::string> all = host_->gather(mine);
+  const auto end = [this](int status, const std::string& message) {
+    if (first()) print_error(message);
+    host_->barrier();  // or the launcher ends rank 0, as soon as another one fails, before it has said why
+    return status;
+  };
+  const auto named = [this](std::ptrdiff_t rank) {
+    return fmt::format("rank {} (host {})", rank, printable(reports_[static_cast<std::size_t>(rank)].host));
+  };
   const auto failed = std::ranges::find_if(all, [](const std::string& text) { return text.front() != ' '; });
   if (failed != all.end()) {
-    const int status = failed->front() - '0';
-    if (!first()) throw SaidElsewhere(status);
-    if (failed == all.begin()) std::rethrow_exception(thrown);
-    throw RankFailure(fmt::format("rank {} {}", failed - all.begin(), failed->substr(1)), status);
+    const std::string message = failed->substr(1);
+    return end(failed->front() - '0', failed == all.begin() ? message : named(failed - all.begin()) + ": " + message);
   }
   const auto differs = std::ranges::find_if(all, [&](const std::string& text) { return text != all.front(); });
-  if (differs == all.end()) return;
-  if (!first()) throw SaidElsewhere(2);
-  throw MismatchError(fmt::format("rank {} has another build, other settings or other files than rank 0: {}",
-                                  differs - all.begin(), first_difference(all.front(), *differs)));
+  if (differs == all.end()) return std::nullopt;
+  const auto [here, there] = first_difference(std::string_view(all.front()).substr(1), std::string_view(*differs).substr(1));
+  return end(2, fmt::format("{} has another build, other settings or other files than {}: {}, and not {}",
+                            named(differs - all.begin()), named(0), there, here));
 }
+
+int Ranks::end_together(const std::exception_ptr& thrown) { return gather_failures(thrown, "").value_or(1); }
 
 void Ranks::agree(Part part, const std::string& facts) {
   if (host_ == nullptr) return;
-  gather_failures(nullptr, facts);
+  if (const auto status = gather_failures(nullptr, facts)) throw SaidElsewhere(*status);
   agreeing_ = part == Part::more;
 }
 
-ThreadChoice Ranks::threads() const {
-  ThreadChoice choice = default_threads();
-  if (sharing_ > 1) {
-    choice.threads = std::max(1, choice.threads / sharing_);
-    choice.reason += fmt::format(", shared by {} ranks", sharing_);
-  }
-  return choice;
+std::vector<std::string> Ranks::gather(const std::string& mine) {
+  return host_ == nullptr ? std::vector{mine} : host_->gather(mine);
+}
+
+ThreadChoice Ranks::threads() const { return common_threads(reports_, static_cast<std::size_t>(place().rank)); }
+
+std::optional<CpuTarget> Ranks::lowest_target() const { return lathe::lowest_target(reports_); }
+
+int Ranks::gpu(int first) const { return choose_gpu(reports_, static_cast<std::size_t>(place().rank), first); }
+
+std::string Ranks::transport(DeviceKind kind) const {
+  if (host_ == nullptr) return "";
+  return kind == DeviceKind::cuda ? nccl_library() : host_->transport();
 }
 
 Communicator* Ranks::communicator(const DeviceRef& device) {

@@ -1,6 +1,7 @@
 #include "tools/run_record.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -41,17 +42,23 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                           options.max_steps > 0 ? RunValue(options.max_steps) : RunValue(options.epochs));
 }
 
-RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps) {
+RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps, const Ranks& ranks) {
   const bool on_cpu = device.device->kind() == DeviceKind::cpu;
-  return {.name = "chosen",
-          .values = {{"device-reason", device.device_reason},
-                     {"threads-reason", device.threads_reason},
-                     {"precision-reason", device.precision_reason},
-                     on_cpu ? std::pair{"instruction-set", RunValue(device.target)} : std::pair{"gpu", RunValue(device.model)},
-                     {"matrix-products", device.products},
-                     {"version", std::string(LATHE_VERSION)},
-                     {"total-steps", steps.total},
-                     {"warmup-steps", steps.warmup}}};
+  RunSection chosen{
+      .name = "chosen",
+      .values = {{"device-reason", device.device_reason},
+                 {"threads-reason", device.threads_reason},
+                 {"precision-reason", device.precision_reason},
+                 on_cpu ? std::pair{"instruction-set", RunValue(device.target)} : std::pair{"gpu", RunValue(device.model)},
+                 {"matrix-products", device.products},
+                 {"version", std::string(LATHE_VERSION)},
+                 {"total-steps", steps.total},
+                 {"warmup-steps", steps.warmup}}};
+  if (ranks.size() > 1) {
+    chosen.values.emplace_back("ranks", std::int64_t{ranks.size()});
+    chosen.values.emplace_back("transport", ranks.transport(device.device->kind()));
+  }
+  return chosen;
 }
 
 RunSection inputs_section(std::vector<fs::path> files, const fs::path* model, const WordPieceTokenizer& tokenizer) {
@@ -70,20 +77,30 @@ RunSection inputs_section(std::vector<fs::path> files, const fs::path* model, co
 }
 
 std::string common_facts(std::span<const RunSection> sections) {
-  // Where files lie, and which GPU and how many threads a rank has, is each host's own.
-  constexpr std::array kOwn = {"model",   "tokenizer", "train",          "dev",          "test", "product-table", "device",
-                               "threads", "gpu",       "threads-reason", "device-reason"};
+  // Where files lie is each host's own; output and a table of products are rank 0's; of GPUs each rank has another one.
+  constexpr std::array kOwn = {"model",         "tokenizer", "train",          "dev",          "test", "output",
+                               "product-table", "gpu",       "threads-reason", "device-reason"};
+  const auto is_tuned = [](const RunSection& section) {
+    return std::ranges::count(section.values, "product-table", &std::pair<std::string, RunValue>::first) > 0;
+  };
+  const bool tuned = std::ranges::any_of(sections, is_tuned);  // a table of products is one model's of GPU
+  // Files come first, since other data make other numbers of steps; in the order of their names, as folders differ.
+  std::vector<std::string> files;
   std::string facts;
   for (const RunSection& section : sections) {
     for (const auto& [key, value] : section.values) {
+      std::string text = to_text(value);
       if (section.name == "inputs") {
-        facts += fmt::format("{} of {}\n", to_text(value), fs::path(key).filename().string());
-      } else if (std::ranges::find(kOwn, key) == kOwn.end()) {
-        facts += fmt::format("{} = {}\n", key, to_text(value));
+        files.push_back(fmt::format("{} = {}\n", fs::path(key).filename().string(), text));
+        continue;
       }
+      if (std::ranges::find(kOwn, key) != kOwn.end() && !(tuned && key == "gpu")) continue;
+      if (key == "device") text.resize(std::min(text.find(':'), text.size()));  // "cuda:1"
+      facts += fmt::format("{} = {}\n", key, text);
     }
   }
-  return facts;
+  std::ranges::sort(files);
+  return fmt::format("{}{}", fmt::join(files, ""), facts);
 }
 
 void warn_of_changes(const fs::path& config, const RunSection& inputs, const DeviceChoice& device) {

@@ -21,7 +21,7 @@ std::string full_path(const std::filesystem::path& path);
 void append_training_settings(RunSection& run, const TrainingOptions& options, const DevSplit& dev, const DeviceChoice& device);
 
 /// What was chosen for a run, and why.
-RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps);
+RunSection chosen_section(const DeviceChoice& device, const TrainingSteps& steps, const Ranks& ranks);
 
 /// What a run reads, with hashes of the contents: `files`, the tokenizer's, and where there is a `model`, its configuration and weights.
 RunSection inputs_section(std::vector<std::filesystem::path> files, const std::filesystem::path* model,

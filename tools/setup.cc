@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 
 #include "lathe/kernels/cpu_target.h"
 #include "lathe/kernels/matmul.h"
@@ -54,7 +55,7 @@ void use_cuda(DeviceChoice& choice, int index) {
 
 /// What a UsageError of `f` says; nothing where there is none.
 template <class F>
-std::optional<std::string> failure_of(F f) {
+std::optional<std::string> refusal_of(F f) {
   try {
     f();
   } catch (const UsageError& failure) {
@@ -74,14 +75,10 @@ void choose_precision(DeviceChoice& choice, const std::string& asked) {
   choice.precision_reason = asked != "auto" ? "asked for" : cpu ? "what the CPU kernels have" : "with fp32 master weights";
 }
 
-}  // namespace
-
-DeviceChoice choose_device(const RunningOptions& options) { return choose_device(options, default_threads(), 0); }
-
-DeviceChoice choose_device(const RunningOptions& options, const ThreadChoice& threads, int local_rank) {
+/// `lowest` is the best instruction set that all ranks have, where they differ, and `gpu` gives the number of a rank's GPU from that of the first.
+DeviceChoice choose(const RunningOptions& options, const ThreadChoice& threads, std::optional<CpuTarget> lowest,
+                    const std::function<int(int)>& gpu) {
   const DeviceRequest request = parse_device(options.device);
-  const int gpus = Device::visible_gpus();
-  const auto gpu = [&](int first) { return gpus > 1 ? (first + local_rank) % gpus : first; };
   DeviceChoice choice;
   if (options.threads) {
     choice.threads = *options.threads;
@@ -89,21 +86,33 @@ DeviceChoice choose_device(const RunningOptions& options, const ThreadChoice& th
     choice.threads = threads.threads;
     choice.threads_reason = threads.reason;
   }
-  std::optional<CpuTarget> target;
+  std::optional<CpuTarget> target = lowest;
   if (options.instruction_set == "avx2") target = CpuTarget::v3;
   if (options.instruction_set == "avx512") target = CpuTarget::v4;
   if (request.place == DeviceRequest::Place::automatic) {
     std::optional<std::string> missing = why_no_gpu();
-    if (!missing) missing = failure_of([&] { use_cuda(choice, gpu(0)); });
+    const int index = missing ? 0 : gpu(0);
+    if (!missing) missing = refusal_of([&] { use_cuda(choice, index); });
     if (missing) use_cpu(choice, target);
-    choice.device_reason = missing.value_or(gpu(0) == 0 ? "the first GPU" : "this rank's GPU");
+    choice.device_reason = missing.value_or(index == 0 ? "the first GPU" : "this rank's GPU");
   } else if (request.place == DeviceRequest::Place::cpu) {
     use_cpu(choice, target);
   } else {
     use_cuda(choice, gpu(request.index));
   }
+  if (lowest && options.instruction_set == "auto" && !choice.target.empty()) choice.target += ", which all ranks have";
   choose_precision(choice, options.precision);
   return choice;
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const RunningOptions& options) {
+  return choose(options, default_threads(), std::nullopt, [](int first) { return first; });
+}
+
+DeviceChoice choose_device(const RunningOptions& options, const Ranks& ranks) {
+  return choose(options, ranks.threads(), ranks.lowest_target(), [&](int first) { return ranks.gpu(first); });
 }
 
 std::string describe(const DeviceChoice& choice) {
@@ -176,6 +185,13 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
 RunPlace place_of(const DeviceChoice& choice) {
   RunPlace place{.device = choice.model, .precision = choice.precision};
   if (choice.device->kind() == DeviceKind::cuda) place.peak_gpu_memory_bytes = choice.device->memory().peak;
+  return place;
+}
+
+RunPlace place_of(const DeviceChoice& choice, const Ranks& ranks) {
+  RunPlace place = place_of(choice);
+  place.ranks = ranks.size();
+  place.transport = ranks.transport(choice.device->kind());
   return place;
 }
 

@@ -13,6 +13,7 @@
 #include "lathe/training/dataset.h"
 #include "lathe/training/results.h"
 #include "tools/options.h"
+#include "tools/ranks.h"
 
 namespace lathe {
 
@@ -34,9 +35,9 @@ struct DeviceChoice {
 /// `auto` takes a GPU where this build has CUDA and there is one to use, else the CPU, and gives the reason; never an emulated one. Throws
 /// UsageError where what is asked for isn't there.
 DeviceChoice choose_device(const RunningOptions& options);
-/// The same for one of several processes of a host, which has so many threads where none were asked for, and of several GPUs the one with its
-/// number, counted from the one that was asked for.
-DeviceChoice choose_device(const RunningOptions& options, const ThreadChoice& threads, int local_rank);
+/// The same for one of several ranks: what wasn't asked for is what all have, and of several GPUs each takes its own. Throws what Ranks::gpu
+/// throws.
+DeviceChoice choose_device(const RunningOptions& options, const Ranks& ranks);
 
 /// "cpu (no NVIDIA driver was found), 2 threads (2 physical cores in the affinity mask), x86-64-v4 (AVX-512), products by oneDNN 2.6.3, fp32
 /// (what the CPU kernels have)"; "cuda, NVIDIA H200 (the first GPU), products by cuBLASLt 13.1.0, bf16 (with fp32 master weights); data by 16
@@ -67,6 +68,7 @@ std::int32_t length_for(const BertConfig& config, const std::optional<std::int32
 
 /// The same as results.json has it, with what the device's memory has held until now.
 RunPlace place_of(const DeviceChoice& choice);
+RunPlace place_of(const DeviceChoice& choice, const Ranks& ranks);
 
 /// Says on standard error where an evaluation or a prediction runs, unless that is the CPU.
 void print_device(const DeviceChoice& device);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <sstream>
 
 #include "lathe/checkpoint/input_file.h"
 #include "lathe/runtime/atomic_file.h"
@@ -45,21 +46,40 @@ DevSplit parse_dev(const std::optional<std::string>& dev) {
   return {.share = share, .file = std::nullopt};
 }
 
-void choose_products(const TrainingOptions& options, const DeviceChoice& device) {
-  if (!options.tune && !options.product_table) return;
+std::string choose_products(const TrainingOptions& options, const DeviceChoice& device, bool first) {
+  if (!options.tune && !options.product_table) return "";
   if (device.device->kind() == DeviceKind::cpu) {
     throw UsageError(
         fmt::format("{} is for a GPU's matrix products, and the device is the CPU: leave it out, or use --device cuda",
                     options.tune ? "--tune" : "--product-table"));
   }
-  if (!options.product_table) return;
+  if (!options.product_table || !first) return "";
   constexpr std::uint64_t kLargestTable = 1 << 24;
-  const std::string table = read_text_file(*options.product_table, kLargestTable);
+  std::string table = read_text_file(*options.product_table, kLargestTable);
   try {
     device.device->use_product_table(table);
   } catch (const UsageError& failure) {
     throw FormatError(*options.product_table, "", failure.what());
   }
+  return table;
+}
+
+void take_products_of_first(const std::string& table, const DeviceChoice& device, Ranks& ranks) {
+  const std::string given = ranks.gather(table).front();
+  if (!given.empty() && !ranks.first()) device.device->use_product_table(given);
+}
+
+MemoryEstimate most_memory(const MemoryEstimate& estimate, const Device& device, Ranks& ranks) {
+  if (ranks.size() == 1) return estimate;
+  MemoryEstimate most = estimate;
+  for (const std::string& text :
+       ranks.gather(fmt::format("{} {} {} {}", estimate.weights, estimate.optimizer, estimate.step, estimate.tokens))) {
+    MemoryEstimate other;
+    std::istringstream(text) >> other.weights >> other.optimizer >> other.step >> other.tokens;
+    if (other.total() > most.total()) most = other;
+  }
+  print_memory(most, device);
+  return most;
 }
 
 void write_trace(const fs::path& output, const std::string& chrome_trace) {

@@ -12,6 +12,7 @@
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
+#include "tools/ranks.h"
 #include "tools/setup.h"
 
 namespace lathe {
@@ -27,9 +28,11 @@ DevSplit parse_dev(const std::optional<std::string>& dev);
 /// The settings that `options` ask for. Throws UsageError for --warmup.
 TrainingSettings training_settings(const TrainingOptions& options);
 
-/// Takes --product-table for the device. Throws UsageError for options of a GPU's products where the device is the CPU, FileError and, for what
-/// isn't this GPU's table, FormatError.
-void choose_products(const TrainingOptions& options, const DeviceChoice& device);
+/// Takes --product-table for the device, where this is the `first` rank, and gives what is in it. Throws UsageError for options of a GPU's
+/// products where the device is the CPU, FileError and, for what isn't this GPU's table, FormatError.
+std::string choose_products(const TrainingOptions& options, const DeviceChoice& device, bool first);
+/// Gives the first rank's table to the devices of the others, behind an agree().
+void take_products_of_first(const std::string& table, const DeviceChoice& device, Ranks& ranks);
 /// What --tune leaves in a run's folder.
 inline constexpr const char* kProductTable = "products.jsonl";
 void write_product_table(const std::filesystem::path& output, const std::string& table);
@@ -49,6 +52,9 @@ void print_memory(const MemoryEstimate& estimate, const Device& device);
 
 /// "ranks: 2, compute 81.0 %, communication 12.0 % (of it 3.0 % waiting for the slowest rank), ...": a line.
 std::string format_parts(const StepSeconds& seconds);
+
+/// The most that any rank will take, which is said where there are several. All ranks call it, behind an agree().
+MemoryEstimate most_memory(const MemoryEstimate& estimate, const Device& device, Ranks& ranks);
 
 /// What a run took; of several ranks also what their time went to.
 void print_training(const TrainingResult& result, std::int64_t peak_memory_bytes, const RunPlace& place);

@@ -29,6 +29,17 @@ RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t
 /// The part of `communicator`'s rank; all of `members` where it is null.
 RankPart rank_part(const TokenizedSamples& samples, std::span<const std::int32_t> members, const Communicator* communicator);
 
+/// Calls f(rank, size) for those whose parts of a batch this rank prepares matrix products for: its own, and where products are timed, which
+/// rank 0 does for all, everybody's.
+template <class F>
+void for_each_prepared_rank(const Communicator* communicator, bool tuned, const F& f) {
+  const int size = communicator == nullptr ? 1 : communicator->size();
+  const int own = communicator == nullptr ? 0 : communicator->rank();
+  for (int rank = 0; rank < size; ++rank) {
+    if (rank == own || tuned) f(rank, size);
+  }
+}
+
 /// Each number becomes its sum over the ranks, in their order: the same bits on all.
 void sum_over_ranks(Communicator* communicator, std::span<double> numbers);
 

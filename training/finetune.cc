@@ -105,11 +105,13 @@ class Run final : public TrainingTask {
   void prepare_products() {
     std::set<std::pair<std::int64_t, std::int64_t>> sizes;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      const RankPart mine = rank_part(train_.samples, order_.batch(step), communicator_);
-      for_each_part(train_.samples, mine.members, settings_.micro_batch_tokens,
-                    [&](std::span<const std::int32_t> part, std::int32_t) {
-                      sizes.emplace(bucket_size(tokens_of(train_.samples, part)), bucket_size(std::ssize(part)));
-                    });
+      const auto members = order_.batch(step);
+      for_each_prepared_rank(communicator_, settings_.tune_products, [&](int rank, int size) {
+        for_each_part(train_.samples, rank_part(train_.samples, members, rank, size).members, settings_.micro_batch_tokens,
+                      [&](std::span<const std::int32_t> part, std::int32_t) {
+                        sizes.emplace(bucket_size(tokens_of(train_.samples, part)), bucket_size(std::ssize(part)));
+                      });
+      });
     }
     for (const auto& [tokens, rows] : sizes) classifier_.model().prepare(tokens, rows);
   }

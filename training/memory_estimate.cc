@@ -199,9 +199,9 @@ MemoryEstimate estimate_memory(const Classifier& classifier, const LabelledSampl
   NewSizes sizes(train.samples, settings.micro_batch_tokens);
   StepBatches batches;
   for (std::int64_t step = 0; step < std::min(finetune_steps(settings, samples).total, kForeseenSteps); ++step) {
-    const auto members = rank_part(train.samples, order.batch(step), place.rank, place.size).members;
-    if (!sizes.in(members)) continue;
-    pack_step(train, members, settings, batches);
+    const RankPart mine = rank_part(train.samples, order.batch(step), place.rank, place.size);
+    if (!sizes.in(mine.members)) continue;
+    pack_step(train, mine.members, settings, batches);
     run.train(batches);
   }
   if (dev != nullptr) {
@@ -227,9 +227,9 @@ MemoryEstimate estimate_memory(const MaskedLm& model, const TokenizedSamples& tr
   StepBatches batches;
   const std::int64_t steps = std::min(pretrain_steps(settings, train).total, kForeseenSteps);
   for (std::int64_t step = 0; step < steps; ++step) {
-    const auto members = rank_part(train, order.batch(step), place.rank, place.size).members;
-    if (!sizes.in(members) && step >= kDrawnSteps) continue;
-    pack_step(model, train, members, settings, step, batches);
+    const RankPart mine = rank_part(train, order.batch(step), place.rank, place.size);
+    if (!sizes.in(mine.members) && step >= kDrawnSteps) continue;
+    pack_part(model, train, mine, settings, step, WithoutChoice::least_draw, batches);
     run.train(batches);
   }
   if (dev != nullptr) {

@@ -77,21 +77,6 @@ std::vector<std::int32_t> largest_batch(const TokenizedSamples& train, const Pre
   return largest;
 }
 
-/// Masks a rank's part of a batch; the batches' rows are then the part's.
-void pack_part(const MaskedLm& model, const TokenizedSamples& train, const RankPart& mine, const PretrainSettings& settings,
-               std::int64_t step, WithoutChoice without, StepBatches& batches) {
-  const Masking masking(model.tokenizer(), settings.mlm_probability);
-  const RandomKey key{.seed = settings.seed, .step = static_cast<std::uint32_t>(step)};
-  batches.count = 0;
-  batches.rows = 0;
-  for_each_part(train, mine.members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
-    auto& [packed, bucket] = batches.add();
-    pack_masked(train, part, masking, key, mine.first + first, without, packed);
-    batches.rows += std::ssize(packed.row_token);
-    bucket = round_up(packed);
-  });
-}
-
 /// Batches, loss and evaluation of a run.
 class Run final : public TrainingTask {
  public:
@@ -151,8 +136,8 @@ class Run final : public TrainingTask {
     std::map<std::int64_t, Size> sizes;  // by tokens
     std::int64_t batches = 0;
     for (std::int64_t step = 0; step < std::min(steps_.total, kForeseenSteps); ++step) {
-      const RankPart mine = rank_part(train_, batches_.batch(step), communicator_);
-      for_each_part(train_, mine.members, settings_.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t) {
+      const auto members = batches_.batch(step);
+      const auto see = [&](std::span<const std::int32_t> part, std::int32_t) {
         const std::int64_t tokens = tokens_of(train_, part);
         const RowRange rows = rows_of(tokens, std::ssize(part), settings_.mlm_probability);
         Size& size = sizes[bucket_size(tokens)];
@@ -160,6 +145,9 @@ class Run final : public TrainingTask {
         size.rows.most = std::max(size.rows.most, rows.most);
         ++size.steps;
         ++batches;
+      };
+      for_each_prepared_rank(communicator_, settings_.tune_products, [&](int rank, int size) {
+        for_each_part(train_, rank_part(train_, members, rank, size).members, settings_.micro_batch_tokens, see);
       });
     }
     constexpr std::int64_t kSeldom = 50;  // one batch in so many
@@ -201,6 +189,20 @@ class Run final : public TrainingTask {
 }  // namespace
 
 double MaskedLmScore::perplexity() const { return std::exp(loss); }
+
+void pack_part(const MaskedLm& model, const TokenizedSamples& train, const RankPart& mine, const PretrainSettings& settings,
+               std::int64_t step, WithoutChoice without, StepBatches& batches) {
+  const Masking masking(model.tokenizer(), settings.mlm_probability);
+  const RandomKey key{.seed = settings.seed, .step = static_cast<std::uint32_t>(step)};
+  batches.count = 0;
+  batches.rows = 0;
+  for_each_part(train, mine.members, settings.micro_batch_tokens, [&](std::span<const std::int32_t> part, std::int32_t first) {
+    auto& [packed, bucket] = batches.add();
+    pack_masked(train, part, masking, key, mine.first + first, without, packed);
+    batches.rows += std::ssize(packed.row_token);
+    bucket = round_up(packed);
+  });
+}
 
 void pack_step(const MaskedLm& model, const TokenizedSamples& train, std::span<const std::int32_t> members,
                const PretrainSettings& settings, std::int64_t step, StepBatches& batches, Communicator* communicator) {

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <optional>
 
+#include "lathe/text/masking.h"
 #include "lathe/text/packing.h"
+#include "lathe/training/data_parallel.h"
 #include "lathe/training/masked_lm.h"
 #include "lathe/training/training_loop.h"
 
@@ -69,6 +71,11 @@ std::int64_t largest_batch_tokens(const TokenizedSamples& train, const PretrainS
 /// where it is sharded of the optimizer's memory, it is the rank's part. It isn't a collective call. Where ranks will keep a part of the master each,
 /// nothing is tried: until the run lets it go, the master lies where a step has its room (estimate_memory counts that).
 void rehearse(MaskedLm& model, const TokenizedSamples& train, const PretrainSettings& settings, const Place& place = {});
+
+/// Packs what one rank computes of step `step`'s batch: `mine` masked under (seed, step), and rounded up. The batches' rows are the part's, and
+/// their tokens are left as they are.
+void pack_part(const MaskedLm& model, const TokenizedSamples& train, const RankPart& mine, const PretrainSettings& settings,
+               std::int64_t step, WithoutChoice without, StepBatches& batches);
 
 /// Packs step `step`'s batch as pretrain() sees it: `members` masked under (seed, step), and rounded up. With a `communicator` all ranks call
 /// it, for their parts of the batch.

@@ -61,6 +61,10 @@ Json training_json(const TrainingResult& train, std::int64_t peak_memory_bytes, 
   if (train.parts.ranks > 1) json["imbalance"] = train.parts.imbalance();
   if (place.peak_gpu_memory_bytes) json["peak_gpu_memory_bytes"] = *place.peak_gpu_memory_bytes;
   if (place.estimated_memory_bytes) json["estimated_memory_bytes"] = *place.estimated_memory_bytes;
+  if (place.ranks > 1) {
+    json["ranks"] = place.ranks;
+    json["transport"] = place.transport;
+  }
   return json;
 }
 

@@ -18,6 +18,8 @@ struct RunPlace {
   std::string precision = "fp32";
   std::optional<std::int64_t> peak_gpu_memory_bytes{};   ///< the most that tensors had of a GPU's memory, where one computed
   std::optional<std::int64_t> estimated_memory_bytes{};  ///< that tensors would have at most, as was said before the first step
+  int ranks = 1;                                         ///< processes that trained together
+  std::string transport{};                               ///< who moved what between them: "Open MPI v4.1.4"
 };
 
 /// The contents of results.json.

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "lathe/optim/schedule.h"
 #include "lathe/runtime/error.h"
@@ -71,10 +72,7 @@ class Run {
     TrainingResult result;
     result.total_steps = steps_.total;
     task_.prepare(batches_);
-    if (settings_.tune_products) {
-      arena_.device()->tune_products();
-      observer_.tuned(arena_.device()->product_table());
-    }
+    if (settings_.tune_products) tune_products();
     clock_.resume();
     for (std::int64_t step = 0; step < steps_.total; ++step) {
       train_step(step);
@@ -114,6 +112,17 @@ class Run {
     times_.reached(phase);
     if (trace_) trace_->reached(phase);
     observer_.reached(phase);
+  }
+
+  /// Rank 0 times them, and all compute by what it found.
+  void tune_products() {
+    Device& device = *arena_.device();
+    const bool first = communicator_ == nullptr || communicator_->rank() == 0;
+    if (first) device.tune_products();
+    std::string table = first ? device.product_table() : "";
+    if (communicator_ != nullptr) table = communicator_->gather(table).front();
+    if (!first) device.use_product_table(table);
+    observer_.tuned(table);
   }
 
   void train_step(std::int64_t step) {

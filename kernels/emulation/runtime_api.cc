@@ -1,6 +1,7 @@
 #include "lathe/kernels/emulation/runtime_api.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -303,6 +304,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int number) {
   if (number != 0) return cudaErrorInvalidDevice;
   *properties = {};
   std::strcpy(properties->name, "emulated sm_80");
+  const pid_t process = ::getpid();
+  const long host = ::gethostid();
+  std::memcpy(properties->uuid.bytes, &process, sizeof(process));
+  std::memcpy(properties->uuid.bytes + sizeof(std::int64_t), &host, sizeof(host));
   properties->totalGlobalMem = DeviceMemory::kCapacity;
   properties->major = settings().machine.major;
   properties->minor = 0;

@@ -67,8 +67,12 @@ enum cudaDeviceAttr : int {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
 };
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;  // of the emulating process: another process's GPU is another one
   std::size_t totalGlobalMem;
   int major, minor, multiProcessorCount, l2CacheSize;
 };

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Debian package: its control fields, what it needs, what is in it; and the command runs out of it.
 set -euo pipefail
-: "${CMAKE:?}" "${BUILD:?}" "${WORK:?}" "${VERSION:?}" "${KIND:?}"
+: "${CMAKE:?}" "${BUILD:?}" "${WORK:?}" "${VERSION:?}" "${KIND:?}" "${MPI:?}"
 for tool in dpkg-deb dpkg-shlibdeps file; do
   command -v "$tool" >/dev/null || { echo "there is no $tool here (packages dpkg-dev and file)"; exit 77; }
 done
@@ -29,6 +29,7 @@ field Description '^.{10,79}$'
 for library in libc6 libstdc++6 libgcc-s1 libgomp1 libfmt libutf8proc; do
   field Depends "(^|, )${library//+/\\+}"
 done
+[ "$MPI" = OFF ] || field Depends '(^|, )lib(openmpi|mpich)'
 
 dpkg-deb --extract "$deb" "$WORK/deb/root"
 # No `| grep -q`: it stops reading at its match, and the writer's broken pipe would count as a failure.

@@ -39,7 +39,7 @@ endif()
 
 # Installed, moved away from where it was installed, used, and removed.
 set(settings WORK=${work} KIND=${kind} CMAKE=${CMAKE_COMMAND} CXX=${CMAKE_CXX_COMPILER} GENERATOR=${CMAKE_GENERATOR} SOURCE=${PROJECT_SOURCE_DIR}
-  BUILD=${PROJECT_BINARY_DIR} LIBDIR=${CMAKE_INSTALL_LIBDIR} VERSION=${PROJECT_VERSION} NM=${CMAKE_NM} READELF=${CMAKE_READELF})
+  BUILD=${PROJECT_BINARY_DIR} LIBDIR=${CMAKE_INSTALL_LIBDIR} VERSION=${PROJECT_VERSION} NM=${CMAKE_NM} READELF=${CMAKE_READELF} MPI=${LATHE_MPI_BACKEND})
 function(package_test name)
   add_test(NAME package_${name} COMMAND ${here}/${name}_test.sh)
   set_tests_properties(package_${name} PROPERTIES TIMEOUT 600 ENVIRONMENT "${settings}" SKIP_RETURN_CODE 77 ${ARGN})

@@ -34,6 +34,30 @@ TEST_F(ProcessorsTest, OneProcessorInTheMaskIsOneThread) {
   EXPECT_EQ(choice.reason, "1 physical core in the affinity mask");
 }
 
+TEST_F(ProcessorsTest, WhatCouldBeReachedIsFoundWithoutUnbinding) {
+  const auto all = available_processors().cores.size();
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i) {
+    if (CPU_ISSET(i, &allowed_)) CPU_SET(i, &one);
+  }
+  ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_GE(reachable_cores(), static_cast<int>(all)) << "who starts this test may have bound it";
+  cpu_set_t after;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof after, &after), 0);
+  EXPECT_TRUE(CPU_EQUAL(&one, &after)) << "bound as it was";
+  EXPECT_EQ(available_processors().cores.size(), 1U);
+}
+
+TEST_F(ProcessorsTest, AQuotaIsDividedAndCaps) {
+  Processors processors{.cores = {0, 1, 2, 3}, .quota = 2.5, .quota_group = "/", .openmp_threads = {}};
+  EXPECT_EQ(threads_on(processors, 4, "four").threads, 3);
+  EXPECT_EQ(threads_on(processors, 4, "four", 2).threads, 1);
+  EXPECT_EQ(threads_on(processors, 4, "four", 8).threads, 1) << "less than one there isn't";
+  processors.quota = 8.0;
+  EXPECT_EQ(threads_on(processors, 4, "four").reason, "four");
+}
+
 TEST_F(ProcessorsTest, OpenMpsVariableIsACap) {
   const ThreadChoice otherwise = default_threads();
   EXPECT_GE(otherwise.threads, 1);

@@ -11,6 +11,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lathe {
@@ -25,20 +26,17 @@ inline std::string contents_of(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Runs `lathe` with `arguments`; `input` is its standard input; `during` is called with the process number once it runs, `before` in the
-/// new process, which then becomes the command. Standard output and
-/// error go through files in `scratch`.
-inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::vector<std::string>& arguments,
-                               const std::string& input = "", const std::function<void(pid_t)>& during = {},
-                               const std::function<void()>& before = {}) {
+/// Runs a program by its path and arguments; `input` is its standard input; `during` is called with the process number once it runs, `before` in
+/// the new process, which then becomes the program. Standard output and error go through files in `scratch`.
+inline CommandResult run_program(const std::filesystem::path& scratch, std::vector<std::string> words,
+                                 const std::string& input = "", const std::function<void(pid_t)>& during = {},
+                                 const std::function<void()>& before = {}) {
   const auto in = scratch / "stdin";
   const auto out = scratch / "stdout";
   const auto error = scratch / "stderr";
   std::ofstream(in, std::ios::binary) << input;
   std::ofstream(out, std::ios::binary) << "";
   std::ofstream(error, std::ios::binary) << "";
-  std::vector<std::string> words = {LATHE_COMMAND};
-  words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
@@ -59,6 +57,15 @@ inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::
   return {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           .out = contents_of(out),
           .error = contents_of(error)};
+}
+
+/// Runs `lathe` with `arguments`; as run_program.
+inline CommandResult run_lathe(const std::filesystem::path& scratch, const std::vector<std::string>& arguments,
+                               const std::string& input = "", const std::function<void(pid_t)>& during = {},
+                               const std::function<void()>& before = {}) {
+  std::vector<std::string> words = {LATHE_COMMAND};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return run_program(scratch, std::move(words), input, during, before);
 }
 
 }  // namespace lathe

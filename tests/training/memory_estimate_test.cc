@@ -16,14 +16,14 @@ namespace lathe {
 namespace {
 
 /// A device, and what a model computes in there.
-struct Place {
+struct Where {
   const char* name;
   DeviceKind kind;
   DType dtype;
   Replay replay;
 };
 
-class MemoryEstimateTest : public testing::TestWithParam<Place> {
+class MemoryEstimateTest : public testing::TestWithParam<Where> {
  protected:
   MemoryEstimateTest() {
     write_tiny_model(folder_ / "model", 3, 32, 2);
@@ -69,11 +69,11 @@ class MemoryEstimateTest : public testing::TestWithParam<Place> {
   TemporaryFolder folder_;
 };
 
-Place on_cpu() { return {.name = "Cpu", .kind = DeviceKind::cpu, .dtype = DType::f32, .replay = Replay::off}; }
+Where on_cpu() { return {.name = "Cpu", .kind = DeviceKind::cpu, .dtype = DType::f32, .replay = Replay::off}; }
 #ifdef LATHE_HAS_CUDA
 INSTANTIATE_TEST_SUITE_P(, MemoryEstimateTest,
-                         testing::Values(on_cpu(), Place{"CudaGraphs", DeviceKind::cuda, DType::bf16, Replay::graphs},
-                                         Place{"CudaKernels", DeviceKind::cuda, DType::f32, Replay::off}),
+                         testing::Values(on_cpu(), Where{"CudaGraphs", DeviceKind::cuda, DType::bf16, Replay::graphs},
+                                         Where{"CudaKernels", DeviceKind::cuda, DType::f32, Replay::off}),
                          [](const auto& parameter) { return parameter.param.name; });
 #else
 INSTANTIATE_TEST_SUITE_P(, MemoryEstimateTest, testing::Values(on_cpu()),
@@ -130,6 +130,39 @@ TEST_P(MemoryEstimateTest, CountsAnEvaluationToo) {
   settings.batch_size = 24;
   settings.micro_batch_tokens = 1;
   EXPECT_GT(estimate_memory(*model, train, &train, settings).total(), estimate_memory(*model, train, nullptr, settings).total());
+}
+
+Place rank_of(int rank, int size) {
+  Place place;
+  place.rank = rank;
+  place.size = size;
+  return place;
+}
+
+/// Of several ranks each has its part of the batches, and all of the weights.
+TEST_P(MemoryEstimateTest, OfSeveralRanksIsThatOfAPart) {
+  const auto model = classifier(device());
+  const LabelledSamples train = texts(*model);
+  FinetuneSettings finetuning;
+  configure(finetuning, Recompute::none);
+  finetuning.batch_size = 16;
+  const auto other = masked_lm(device());
+  const TokenizedSamples text = sequences(*other, "train.txt");
+  PretrainSettings pretraining;
+  configure(pretraining, Recompute::none);
+  pretraining.batch_tokens = 200;
+  const auto expect_less = [](const MemoryEstimate& part, const MemoryEstimate& whole) {
+    EXPECT_EQ(part.weights, whole.weights);
+    EXPECT_EQ(part.optimizer, whole.optimizer);
+    EXPECT_LT(part.step, whole.step);
+    EXPECT_LT(part.tokens, whole.tokens);
+  };
+  for (const int rank : {0, 1}) {
+    const Place place = rank_of(rank, 2);
+    expect_less(estimate_memory(*model, train, nullptr, finetuning, place), estimate_memory(*model, train, nullptr, finetuning));
+    expect_less(estimate_memory(*other, text, nullptr, pretraining, place), estimate_memory(*other, text, nullptr, pretraining));
+  }
+  EXPECT_EQ(estimate_memory(*model, train, nullptr, finetuning, rank_of(0, 64)).tokens, 0) << "a rank without samples";
 }
 
 /// The value of `option` in a message.
