@@ -221,6 +221,13 @@ TEST_F(TokenFileTest, OtherFilesAreRefused) {
   EXPECT_THROW(open_token_file(folder_ / "absent", kKey, kVocabulary), FileError);
 }
 
+/// Of a process that holds a lock. It is gone after a while in any case, also where a test that fails has forgotten it.
+[[noreturn]] void wait_to_be_killed() {
+  constexpr unsigned kSeconds = 20;
+  ::alarm(kSeconds);
+  for (;;) ::pause();
+}
+
 class TokenCacheTest : public testing::Test {
  protected:
   TokenCache cache(TokenCacheOptions::Use use = TokenCacheOptions::Use::read_and_write) {
@@ -393,7 +400,7 @@ TEST_F(TokenCacheTest, WhoeverIsKilledOverItLeavesItToTheNext) {
     tokens.get(kKey, kVocabulary, [&]() -> StoredTokens {
       std::ofstream(tokens.entry(kKey).string() + fmt::format(".{}.partial", ::getpid())) << "half a file";
       static_cast<void>(::write(ready[1], "x", 1));
-      for (;;) ::pause();
+      wait_to_be_killed();
     });
     ::_exit(1);
   }
@@ -425,7 +432,7 @@ TEST_F(TokenCacheTest, NobodyWaitsForASecondThatTries) {
     if (child == 0) {
       const auto lock = FileLock::take(tokens.entry(kKey) += ".lock");
       static_cast<void>(::write(ready[1], lock ? "x" : "-", 1));
-      for (;;) ::pause();
+      wait_to_be_killed();
     }
     char byte = 0;
     EXPECT_EQ(::read(ready[0], &byte, 1), 1);
