@@ -85,7 +85,7 @@ class StepTraceTest : public testing::Test {
     settings_.max_steps = 6;
     settings_.log_steps = 3;
     settings_.micro_batch_tokens = 40;
-    settings_.gradient_bucket_bytes = 3 * 4096;
+    settings_.gradient_bucket_bytes = std::int64_t{3} * 4096;
     settings_.profile_steps = 3;
   }
   static DeviceRef make_device() {
