@@ -128,10 +128,11 @@ class StepTraceTest : public testing::Test {
   std::int64_t gradient_bytes_ = 0;
 };
 
-/// Names of what begins and ends in [begin, end], in order.
+/// Names of what is of the same step and begins and ends within it, in order.
 Strings names_within(const std::vector<Span>& spans, const Span& outer) {
   Strings names;
   for (const Span& span : spans) {
+    if (span.args.value("step", 0) != outer.args.at("step")) continue;
     if (&span != &outer && span.begin >= outer.begin - kRounding && span.end <= outer.end + kRounding) names.push_back(span.name);
   }
   return names;
