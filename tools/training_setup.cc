@@ -141,9 +141,8 @@ void print_memory(const MemoryEstimate& estimate, const Device& device) {
 std::string format_parts(const StepSeconds& seconds) {
   const auto share = [&](double part) { return seconds.total() > 0.0 ? 100.0 * part / seconds.total() : 0.0; };
   return fmt::format(
-      "ranks: {}, compute {:.1f} %, communication {:.1f} % (of it {:.1f} % waiting for the slowest rank), optimizer {:.1f} %, "
-      "data "
-      "{:.1f} %, other {:.1f} %\n",
+      "ranks: {}, compute {:.1f} %, communication {:.1f} % (of it {:.1f} % waiting for the slowest rank), "
+      "optimizer {:.1f} %, data {:.1f} %, other {:.1f} %\n",
       seconds.ranks, share(seconds.compute), share(seconds.communication), share(seconds.waiting), share(seconds.optimizer),
       share(seconds.data), share(seconds.other));
 }

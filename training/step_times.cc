@@ -25,7 +25,7 @@ StepSeconds& StepSeconds::operator+=(const StepSeconds& more) noexcept {
   return *this;
 }
 
-StepTimes::StepTimes(const DeviceRef& device) : device_(device) {
+StepTimes::StepTimes(DeviceRef device) : device_(std::move(device)) {
   for (Step& step : steps_) {
     step.events.reserve(kUsualEvents);
     step.phases.reserve(kUsualEvents);

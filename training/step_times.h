@@ -46,7 +46,7 @@ StepSeconds mean_over_ranks(std::span<const RankSteps> ranks);
 /// nothing, and allocates nothing after the first few.
 class StepTimes {
  public:
-  explicit StepTimes(const DeviceRef& device);
+  explicit StepTimes(DeviceRef device);
 
   /// Before a step's first call.
   void begin();

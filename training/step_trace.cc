@@ -284,7 +284,7 @@ std::string StepTrace::chrome_trace(const std::vector<std::vector<Span>>& ranks,
     }
   }
   // One event a line, as people look at it.
-  std::string text = "{\"displayTimeUnit\":\"ms\",\"otherData\":";
+  std::string text = R"({"displayTimeUnit":"ms","otherData":)";
   text += Json{{"ranks", ranks.size()},
                {"device", device_->name()},
                {"emulated", emulated},

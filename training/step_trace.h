@@ -43,6 +43,7 @@ class StepTrace {
   void begin(std::int64_t step);
   /// After what `phase` says; StepPhase::updated ends the step.
   void reached(StepPhase phase);
+  /// At both moments of a bucket of gradients, of so many bytes.
   void reached(std::size_t bucket, std::int64_t bytes, BucketMoment moment);
   /// An evaluation that began at `since` and ends now, with what is kept after it. The first few are recorded.
   void evaluated(std::chrono::steady_clock::time_point since);

@@ -85,7 +85,7 @@ class StepTraceTest : public testing::Test {
     settings_.max_steps = 6;
     settings_.log_steps = 3;
     settings_.micro_batch_tokens = 40;
-    settings_.gradient_bucket_bytes = 3 * 4096;
+    settings_.gradient_bucket_bytes = std::int64_t{3} * 4096;
     settings_.profile_steps = 3;
   }
   static DeviceRef make_device() {
@@ -128,10 +128,11 @@ class StepTraceTest : public testing::Test {
   std::int64_t gradient_bytes_ = 0;
 };
 
-/// Names of what begins and ends in [begin, end], in order.
+/// Names of what is of the same step and begins and ends within it, in order.
 Strings names_within(const std::vector<Span>& spans, const Span& outer) {
   Strings names;
   for (const Span& span : spans) {
+    if (span.args.value("step", 0) != outer.args.at("step")) continue;
     if (&span != &outer && span.begin >= outer.begin - kRounding && span.end <= outer.end + kRounding) names.push_back(span.name);
   }
   return names;
