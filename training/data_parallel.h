@@ -74,7 +74,8 @@ class GradientSum {
   std::function<void(std::size_t, BucketMoment)> reached_;
 };
 
-/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights, the master's where it has one; `when` says when that was, for the message.
+/// Throws MismatchError, on all ranks, where they don't have the same bits in an arena's weights, the master's where it has one; `when`
+/// says when that was, for the message.
 void check_same_weights(Communicator* communicator, const ParameterArena& arena, std::string_view when);
 
 /// Rank 0's values of all parameters to all.
