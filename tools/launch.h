@@ -11,6 +11,7 @@ struct Launch {
   std::string launcher;  ///< "mpirun", "srun"
   std::string variable;  ///< which says so: "OMPI_COMM_WORLD_SIZE"
   std::int64_t tasks = 0;
+  std::optional<std::int64_t> rank;  ///< of this process, where the launcher tells
 };
 
 /// Reads the environment; nothing where this process is alone. SLURM_NTASKS isn't looked at: a batch script has it, which is one process.

@@ -47,6 +47,8 @@ struct TrainingOptions {
   bool overwrite = false;
   bool allow_non_finite = false;
   bool dry_run = false;
+  std::int64_t comm_timeout = 600;    ///< seconds
+  std::int64_t start_timeout = 1800;  ///< seconds
 };
 
 struct FinetuneOptions : TrainingOptions {

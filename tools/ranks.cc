@@ -6,15 +6,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <new>
+#include <optional>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/mpi_communicator.h"
 #include "lathe/runtime/nccl_communicator.h"
 #include "tools/launch.h"
+#include "tools/signals.h"
+#include "tools/terminal.h"
 
 namespace lathe {
 namespace {
@@ -69,6 +74,24 @@ std::string first_difference(std::string_view a, std::string_view b) {
   return shortened(printable(rest.substr(0, rest.find('\n'))), 100);
 }
 
+/// Whether another rank's end may be why.
+bool is_consequence(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const CommunicationError&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+/// What the first rank says, and the others don't, where not all ranks have called MPI in time.
+std::string late_start(const Launch& launch, const WatchTimeouts& timeouts) {
+  if (launch.rank.value_or(0) != 0) return "";
+  return fmt::format("not all of the {} processes of {} have begun with MPI {} s after the start (--start-timeout)", launch.tasks,
+                     launch.launcher, static_cast<double>(timeouts.start.count()) / 1000.0);
+}
+
 /// The cure of ranks that don't find each other.
 std::string cure(const Launch& launch) {
   if (!has_mpi()) return "build Lathe with MPI (libopenmpi-dev), or start it without " + launch.launcher;
@@ -78,9 +101,13 @@ std::string cure(const Launch& launch) {
 
 }  // namespace
 
-Ranks::Ranks() {
+Ranks::Ranks(const WatchTimeouts& timeouts) : timeouts_(timeouts) {
   const auto launch = announced_launch();
   if (!launch) return;
+  // A launcher that sees a rank end asks the others by SIGTERM to end, who then have a moment to say why.
+  watch_stop_signals();
+  std::optional<StartTimer> timer;
+  if (has_mpi()) timer.emplace(timeouts.start, late_start(*launch, timeouts));
   std::int64_t found = 1;
   if (has_mpi()) {
     session_ = std::make_unique<MpiSession>();
@@ -97,8 +124,16 @@ Ranks::Ranks() {
   const std::string mine = host_->place().host + "\n" + affinity();
   const std::vector<std::string> all = host_->gather(mine);
   sharing_ = static_cast<int>(std::ranges::count(all, mine));
+  std::vector<std::string> hosts;
+  for (const std::string& text : all) hosts.push_back(text.substr(0, text.find('\n')));
+  timer.reset();
   agreeing_ = true;
-  if (first()) return;
+  if (!first()) silence();
+  watchdog_.emplace(*host_, std::move(hosts), timeouts, first() ? STDERR_FILENO : error_output_);
+  host_->set_watch(&*watchdog_);
+}
+
+void Ranks::silence() {
   error_output_ = ::dup(STDERR_FILENO);
   const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
   if (nowhere < 0) return;
@@ -122,6 +157,7 @@ void Ranks::gather_failures(const std::exception_ptr& thrown, const std::string&
     mine = fmt::format("{}{}", failure.status, failure.message);
   }
   const std::vector<std::string> all = host_->gather(mine);
+  shared_ = true;
   const auto failed = std::ranges::find_if(all, [](const std::string& text) { return text.front() != ' '; });
   if (failed != all.end()) {
     const int status = failed->front() - '0';
@@ -130,7 +166,8 @@ void Ranks::gather_failures(const std::exception_ptr& thrown, const std::string&
     throw RankFailure(fmt::format("rank {} {}", failed - all.begin(), failed->substr(1)), status);
   }
   const auto differs = std::ranges::find_if(all, [&](const std::string& text) { return text != all.front(); });
-  if (differs == all.end()) return;
+  shared_ = differs != all.end();
+  if (!shared_) return;
   if (!first()) throw SaidElsewhere(2);
   throw MismatchError(fmt::format("rank {} has another build, other settings or other files than rank 0: {}",
                                   differs - all.begin(), first_difference(all.front(), *differs)));
@@ -140,6 +177,27 @@ void Ranks::agree(Part part, const std::string& facts) {
   if (host_ == nullptr) return;
   gather_failures(nullptr, facts);
   agreeing_ = part == Part::more;
+  if (!agreeing_) watchdog_->agreed();
+}
+
+void Ranks::leave() {
+  if (!watchdog_) return;
+  host_->barrier();
+  watchdog_->leave();
+}
+
+void Ranks::end_by(const std::exception_ptr& thrown) {
+  if (!watchdog_) return;
+  if (shared_) {
+    // A launcher may end all when one has ended: so rank 0 speaks first.
+    const Failure failure = first() ? failure_of(thrown, "") : Failure{};
+    if (first()) print_error(failure.message);
+    watchdog_->leave();
+    if (first()) throw SaidElsewhere(failure.status);
+    return;
+  }
+  const Failure failure = failure_of(thrown, "");
+  watchdog_->fail({.status = failure.status, .consequence = is_consequence(thrown), .message = failure.message});
 }
 
 ThreadChoice Ranks::threads() const {
@@ -154,7 +212,10 @@ ThreadChoice Ranks::threads() const {
 Communicator* Ranks::communicator(const DeviceRef& device) {
   if (host_ == nullptr) return nullptr;
   if (device->kind() == DeviceKind::cpu) return host_.get();
-  if (gpus_ == nullptr) gpus_ = make_nccl_communicator(device, *host_, {});
+  if (gpus_ == nullptr) {
+    gpus_ = make_nccl_communicator(device, *host_, {.start_timeout = std::chrono::ceil<std::chrono::seconds>(timeouts_.start)});
+    gpus_->set_watch(&*watchdog_);
+  }
   return gpus_.get();
 }
 

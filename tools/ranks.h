@@ -2,12 +2,15 @@
 // The processes of a run: this one alone, or those that mpirun or srun started for it.
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "lathe/runtime/communicator.h"
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/mpi_session.h"
 #include "lathe/runtime/processors.h"
+#include "tools/watchdog.h"
 
 namespace lathe {
 
@@ -23,11 +26,12 @@ class SaidElsewhere : public std::exception {
 };
 
 /// A process alone is rank 0 of 1, and no MPI is started for it. Of several, rank 0 alone prints and writes files: what the others print goes
-/// nowhere, but for the message of an exception that ends one of them while the others go on.
+/// nowhere, but for the message of an exception that ends one of them while the others go on. Of several, each is watched from when MPI is up until its command is
+/// done (watchdog.h).
 class Ranks {
  public:
   /// Joins the ranks that a launcher announces. Throws UsageError where it announces more than find each other.
-  Ranks();
+  explicit Ranks(const WatchTimeouts& timeouts);
   ~Ranks();
   Ranks(const Ranks&) = delete;
   Ranks& operator=(const Ranks&) = delete;
@@ -45,9 +49,11 @@ class Ranks {
   template <class F>
   int run(const F& command) {
     try {
-      return command();
+      const int status = agreed_run(command);
+      leave();
+      return status;
     } catch (...) {
-      if (agreeing_) gather_failures(std::current_exception(), "");
+      end_by(std::current_exception());
       throw;
     }
   }
@@ -57,14 +63,33 @@ class Ranks {
 
   /// What sums tensors on `device` over the ranks; null for a process alone. NCCL's for a GPU.
   Communicator* communicator(const DeviceRef& device);
+  /// Tells the others that this rank is at work on something for which they wait: "saving".
+  void working(std::string_view on) {
+    if (watchdog_) watchdog_->working(on, std::nullopt);
+  }
 
  private:
+  template <class F>
+  int agreed_run(const F& command) {
+    try {
+      return command();
+    } catch (...) {
+      if (agreeing_) gather_failures(std::current_exception(), "");
+      throw;
+    }
+  }
+  void silence();
+  void leave();
+  void end_by(const std::exception_ptr& thrown);
   void gather_failures(const std::exception_ptr& thrown, const std::string& facts);
 
   std::unique_ptr<MpiSession> session_;
+  WatchTimeouts timeouts_;
+  std::optional<Watchdog> watchdog_;  // outlives who tells it
   std::unique_ptr<Communicator> host_, gpus_;
   int sharing_ = 1;        // ranks on this rank's processors
   bool agreeing_ = false;  // whether the others wait for a word of this one
+  bool shared_ = false;    // whether all ranks know how this one ends
   int error_output_ = -1;  // standard error as it was
 };
 

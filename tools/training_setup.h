@@ -12,6 +12,7 @@
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
+#include "tools/rank_verdict.h"
 #include "tools/setup.h"
 
 namespace lathe {
@@ -33,6 +34,9 @@ void choose_products(const TrainingOptions& options, const DeviceChoice& device)
 /// What --tune leaves in a run's folder.
 inline constexpr const char* kProductTable = "products.jsonl";
 void write_product_table(const std::filesystem::path& output, const std::string& table);
+
+/// How long ranks wait for each other.
+WatchTimeouts watch_timeouts(const TrainingOptions& options);
 
 /// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
 void check_readable_twice(std::string_view command, std::span<const std::filesystem::path> inputs);

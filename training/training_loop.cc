@@ -55,7 +55,7 @@ class Run {
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
         gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
-    step_.tell([&observer](StepPhase phase) { observer.reached(phase); });
+    step_.tell([this](StepPhase phase) { reached(phase); });
   }
 
   TrainingResult train(const std::atomic<int>* stop) {
@@ -92,15 +92,21 @@ class Run {
   }
 
  private:
+  void reached(StepPhase phase) {
+    if (communicator_ != nullptr) communicator_->working("computing");
+    observer_.reached(phase);
+  }
+
   void train_step(std::int64_t step) {
+    if (communicator_ != nullptr) communicator_->working("computing", step + 1);
     task_.pack(step, batches_);
-    observer_.reached(StepPhase::packed);
+    reached(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
     compute_gradients(step_, batches_, key);
     gradient_sum_.run();
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);
-    observer_.reached(StepPhase::updated);
+    reached(StepPhase::updated);
     tokens_ += batches_.tokens;
     unlogged_tokens_ += batches_.tokens;
     if ((step + 1) % check_steps_ == 0) numbers(step);
@@ -139,6 +145,8 @@ class Run {
   }
 
   double global_loss() const {
+    // Where another rank is gone, a GPU would wait for its sums without an end: this asks whether they still come.
+    if (communicator_ != nullptr) communicator_->wait();
     std::array<double, 1> loss = {step_.loss()};
     sum_over_ranks(communicator_, loss);
     return loss[0];
