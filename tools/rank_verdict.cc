@@ -72,7 +72,7 @@ class Judgement {
       if (rank.thrown && !rank.thrown->consequence) return told_by(r);
       if (rank.standing != Standing::gone) continue;
       return Verdict{.status = 1,
-                     .message = fmt::format("{} has ended without a word, killed or crashed; it was {}{}", who(r),
+                     .message = fmt::format("{} has ended without a word, killed or crashed; it was last heard of {}{}", who(r),
                                             doing(rank.report), waiting(r))};
     }
     return std::nullopt;
@@ -95,10 +95,10 @@ class Judgement {
     const auto found = std::ranges::find_if(ranks_, [&](const RankState& rank) { return is_silent(rank); });
     if (found == ranks_.end()) return std::nullopt;
     const auto r = static_cast<std::size_t>(found - ranks_.begin());
-    return Verdict{
-        .status = 1,
-        .message = fmt::format("{} has not been heard of for {} s (--comm-timeout): it is stopped, or cut off; it was {}{}",
-                               who(r), seconds(timeouts_.comm), doing(found->report), waiting(r))};
+    return Verdict{.status = 1,
+                   .message = fmt::format(
+                       "{} has not been heard of for {} s (--comm-timeout): it is stopped, or cut off; it was last heard of {}{}",
+                       who(r), seconds(timeouts_.comm), doing(found->report), waiting(r))};
   }
 
   std::optional<Verdict> not_started() const {

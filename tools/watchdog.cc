@@ -420,6 +420,7 @@ class Watchdog::Thread {
     static_cast<void>(::read(bell_.number(), &rung, sizeof(rung)));
     const auto now = Clock::now();
     const auto late = now - until;
+    if (late + 2 * interval_ >= timeouts_.comm) woke_ = now;
     if (late > interval_) {
       for (RankState& state : states_) {
         state.heard += late;
@@ -554,7 +555,8 @@ class Watchdog::Thread {
   }
 
   [[noreturn]] void end(const Verdict& verdict) {
-    say(error_output_, verdict.message);
+    // Where rank 0 itself was silent for so long, rank 1 has told of that, and a launcher that ended the job may be what woke it.
+    if (!woke_ || Clock::now() - *woke_ >= timeouts_.comm) say(error_output_, verdict.message);
     const std::string line = kEnd + std::to_string(verdict.status);
     // What hasn't been read when a connection is closed makes the other side lose what it hasn't read: so both are given a moment.
     for (Link& link : links_) {
@@ -640,7 +642,8 @@ class Watchdog::Thread {
   const milliseconds interval_;  // from one word to the next
   const int error_output_;
   const Clock::time_point begin_ = Clock::now();
-  Descriptor bell_;  // rung by the main thread
+  Descriptor bell_;                        // rung by the main thread
+  std::optional<Clock::time_point> woke_;  // from a pause of this process, or its machine, that was as long as the timeout
 
   std::mutex mutex_;  // of the next four
   Own own_;

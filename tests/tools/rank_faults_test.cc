@@ -82,6 +82,8 @@ class RankFaultsTest : public RefusalTest {
       ::dup2(::open("/dev/null", O_RDONLY), 0);
       ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
       ::dup2(::open(error.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+      // What Open MPI shares between processes stays where a job ends like this: here it is cleared away with the test's folder.
+      ::setenv("OMPI_MCA_btl_vader_backing_directory", folder_.path().c_str(), 1);
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }

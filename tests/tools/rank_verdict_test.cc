@@ -53,10 +53,10 @@ TEST_F(RankVerdict, NobodyIsToBlameWhileAllIsWell) {
 TEST_F(RankVerdict, ARankThatEnded) {
   wait_in(0, "all-reduce of 512 f32", 8);
   ranks_[2].standing = Standing::gone;
-  EXPECT_EQ(
-      verdict(),
-      "rank 2 (host n2) has ended without a word, killed or crashed; it was computing in step 4; rank 0 waits in all-reduce of "
-      "512 f32, in step 4");
+  EXPECT_EQ(verdict(),
+            "rank 2 (host n2) has ended without a word, killed or crashed; it was last heard of computing in step 4; rank 0 "
+            "waits in all-reduce of "
+            "512 f32, in step 4");
   ranks_[2].standing = Standing::left;
   EXPECT_EQ(verdict(), "") << "it said goodbye";
 }
@@ -64,10 +64,10 @@ TEST_F(RankVerdict, ARankThatEnded) {
 TEST_F(RankVerdict, ARankThatIsSilent) {
   wait_in(2, "gather", 8);
   ranks_[0].heard = ranks_[2].heard = now_ + seconds(10);
-  EXPECT_EQ(
-      verdict(seconds(10)),
-      "rank 1 (host n1) has not been heard of for 10 s (--comm-timeout): it is stopped, or cut off; it was computing in step 4; "
-      "rank 2 waits in gather, in step 4");
+  EXPECT_EQ(verdict(seconds(10)),
+            "rank 1 (host n1) has not been heard of for 10 s (--comm-timeout): it is stopped, or cut off; it was last heard of "
+            "computing in step 4; "
+            "rank 2 waits in gather, in step 4");
 }
 
 TEST_F(RankVerdict, ARankThatDoesNotCome) {
