@@ -126,10 +126,10 @@ Ranks::Ranks(const WatchTimeouts& timeouts) : timeouts_(timeouts) {
   sharing_ = static_cast<int>(std::ranges::count(all, mine));
   std::vector<std::string> hosts;
   for (const std::string& text : all) hosts.push_back(text.substr(0, text.find('\n')));
-  timer.reset();
   agreeing_ = true;
   if (!first()) silence();
   watchdog_.emplace(*host_, std::move(hosts), timeouts, first() ? STDERR_FILENO : error_output_);
+  timer.reset();
   host_->set_watch(&*watchdog_);
 }
 

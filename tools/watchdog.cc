@@ -463,7 +463,10 @@ class Watchdog::Thread {
         tell_all(kReport + to_line(mine.report));
       }
       const auto verdict = judge(states_, begin_, now, timeouts_);
-      if (!verdict) continue;
+      if (!verdict) {
+        decision.reset();
+        continue;
+      }
       if (!decision) {
         decision = now + kGrace;
         tell_all(std::string(1, kAsk));
@@ -494,9 +497,9 @@ class Watchdog::Thread {
     for (;;) {
       Descriptor socket(::accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (!socket) break;
-      // Who comes when so many wait is turned away, and a rank tries no second time: strangers get a place for a moment only.
-      if (strangers_.size() < states_.size() + kMostStrangers)
-        strangers_.push_back({.link = Link(std::move(socket)), .came = now});
+      strangers_.push_back({.link = Link(std::move(socket)), .came = now});
+      // A rank says who it is at once: who has waited longest is none.
+      if (strangers_.size() > states_.size() + kMostStrangers) strangers_.erase(strangers_.begin());
     }
     for (Stranger& stranger : strangers_) {
       const bool there = stranger.link.receive();
@@ -605,7 +608,7 @@ class Watchdog::Thread {
       }
       if (parting && (!there || now - first.heard >= timeouts_.comm)) break;
       if (!there) first.standing = RankState::Standing::gone;
-      if (!there || now - first.heard >= timeouts_.comm) end_alone(mine, now);
+      if (!there || now - first.heard >= timeouts_.comm) end_alone();
       if (mine.thrown && !std::exchange(sent, true)) link_.send(kThrown + to_line(*mine.thrown));
       if (mine.leaves && !std::exchange(parting, true)) {
         link_.send(std::string(1, kGoodbye));
@@ -624,8 +627,11 @@ class Watchdog::Thread {
   }
 
   /// Rank 0 is gone or silent. Ranks know of each other by it alone, so that rank 1 is the lowest that can speak.
-  [[noreturn]] void end_alone(const Own& mine, Clock::time_point now) {
+  [[noreturn]] void end_alone() {
+    std::this_thread::sleep_for(kGrace);  // until the main thread has come to where it has to wait
     if (place_.rank == 1) {
+      const Own mine = own();
+      const auto now = Clock::now();
       std::array<RankState, 2> two = {states_[0], states_[1]};
       two[1].standing = RankState::Standing::here;
       two[1].report = mine.report;
