@@ -29,25 +29,6 @@ class SingleCommunicator final : public Communicator {
   DeviceKind kind_;
 };
 
-/// Tells a watch of one function, whose text is made only for it.
-class Watched {
- public:
-  template <class Text>
-  Watched(CommunicatorWatch* watch, const Text& text) : watch_(watch) {
-    if (watch_ != nullptr) watch_->entered(text());
-  }
-  ~Watched() {
-    if (watch_ != nullptr) watch_->left();
-  }
-  Watched(const Watched&) = delete;
-  Watched& operator=(const Watched&) = delete;
-  Watched(Watched&&) = delete;
-  Watched& operator=(Watched&&) = delete;
-
- private:
-  CommunicatorWatch* watch_;
-};
-
 std::string describe(std::string_view operation, const Tensor& data) {
   return fmt::format("{} of {} {}", operation, data.size(), to_string(data.dtype()));
 }

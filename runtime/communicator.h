@@ -136,6 +136,14 @@ class Communicator {
     if (watch_ != nullptr) watch_->working(on, step);
   }
 
+  /// f(), which gives a GPU's stream more work, and so may have to wait for the device, which waits for what other ranks send: the watch is told of that as of
+  /// a collective function. All ranks call it.
+  template <class F>
+  void at_device(const F& f) {
+    const Watched watched(watch_, [] { return "waiting for the device"; });
+    f();
+  }
+
   /// Where tensors of collectives are.
   virtual DeviceKind device_kind() const noexcept = 0;
   /// Who moves the data: "Open MPI v4.1.4"; empty for a single process.
@@ -160,6 +168,25 @@ class Communicator {
   virtual void do_follow(const DeviceEvent& /*event*/) {}
   virtual void do_lead_device() {}
   virtual void do_wait() {}
+
+  /// Tells a watch of one function, whose text is made only for it.
+  class Watched {
+   public:
+    template <class Text>
+    Watched(CommunicatorWatch* watch, const Text& text) : watch_(watch) {
+      if (watch_ != nullptr) watch_->entered(text());
+    }
+    ~Watched() {
+      if (watch_ != nullptr) watch_->left();
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+    Watched(Watched&&) = delete;
+    Watched& operator=(Watched&&) = delete;
+
+   private:
+    CommunicatorWatch* watch_;
+  };
 
   void check_usable(std::string_view operation) const;
   void check(const Tensor& data, std::int64_t block, std::string_view operation) const;

@@ -26,8 +26,8 @@ class SaidElsewhere : public std::exception {
 };
 
 /// A process alone is rank 0 of 1, and no MPI is started for it. Of several, rank 0 alone prints and writes files: what the others print goes
-/// nowhere, but for the message of an exception that ends one of them while the others go on. Of several, each is watched from when MPI is up until its command is
-/// done (watchdog.h).
+/// nowhere, but for the message of an exception that ends one of them while the others go on. Each is watched from
+/// when MPI is up until its command is done (watchdog.h).
 class Ranks {
  public:
   /// Joins the ranks that a launcher announces. Throws UsageError where it announces more than find each other.

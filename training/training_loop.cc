@@ -102,7 +102,12 @@ class Run {
     task_.pack(step, batches_);
     reached(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
-    compute_gradients(step_, batches_, key);
+    const auto compute = [&] { compute_gradients(step_, batches_, key); };
+    if (communicator_ != nullptr && arena_.device()->kind() != DeviceKind::cpu) {
+      communicator_->at_device(compute);  // the host runs ahead, until it has to wait for the sums of an earlier step
+    } else {
+      compute();
+    }
     gradient_sum_.run();
     learning_rate_ = schedule_.rate(step);
     optimizer_.step(learning_rate_);

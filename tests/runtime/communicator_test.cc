@@ -391,6 +391,7 @@ TEST_P(CommunicatorTest, ItsWatchIsToldOfEachFunction) {
   ranks_->all_gather(data);
   ranks_->lead_device();
   ranks_->wait();
+  ranks_->at_device([] {});
   ranks_->working("saving");
   EXPECT_THROW(ranks_->all_gather(data, 0), LogicError) << "refused before it begins";
   ranks_->set_watch(nullptr);
@@ -404,6 +405,7 @@ TEST_P(CommunicatorTest, ItsWatchIsToldOfEachFunction) {
                                              "reduce-scatter of 8 f32, left",
                                              "all-gather of 8 f32, left",
                                              "waiting for collectives, left",
+                                             "waiting for the device, left",
                                              "saving -1"};
   EXPECT_EQ(watch.told(), expected);
 }
