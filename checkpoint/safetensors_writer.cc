@@ -84,7 +84,7 @@ std::string header_of(std::span<const TensorView* const> sorted, const std::map<
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, const std::function<void()>& written) {
   require_valid(tensors);
   std::vector<const TensorView*> sorted;
   sorted.reserve(tensors.size());
@@ -98,7 +98,10 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
     const std::uint64_t header_bytes = header.size();
     file.write(std::as_bytes(std::span(&header_bytes, 1)));
     file.write(std::as_bytes(std::span(header)));
-    for (const TensorView* tensor : sorted) file.write(tensor->data);
+    for (const TensorView* tensor : sorted) {
+      file.write(tensor->data);
+      if (written) written();
+    }
   });
 }
 

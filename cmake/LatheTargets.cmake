@@ -88,7 +88,7 @@ endfunction()
 
 # lathe_mpi_tests(<name> [WHOLE] <ranks>...): the program of lathe_test(<name>) once more for each number of ranks, by mpirun with --mpi: tests
 # <name>_1, <name>_2. What Open MPI asks for is set here: that root may run it, as in a container; more ranks than cores; messages by memory
-# alone, without the system call that containers forbid; and nothing that listens beyond this machine.
+# alone, without the system call that containers forbid; and nothing that listens beyond this machine (lathe_mpi_environment).
 function(lathe_mpi_tests name)
   if(NOT LATHE_MPI_BACKEND OR NOT MPIEXEC_EXECUTABLE)
     return()
@@ -102,12 +102,18 @@ function(lathe_mpi_tests name)
     add_test(NAME ${name}_${ranks} ${configurations} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:test_${name}> --mpi)
     set_tests_properties(${name}_${ranks} PROPERTIES TIMEOUT 120 PROCESSORS 2)
     lathe_test_environment(${name}_${ranks})
-    set_property(TEST ${name}_${ranks} APPEND PROPERTY ENVIRONMENT
-      GTEST_COLOR=no OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-      OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
-      OMPI_MCA_plm=isolated OMPI_MCA_oob_tcp_if_include=lo PMIX_MCA_ptl_tcp_if_include=lo
-      ASAN_OPTIONS=detect_leaks=0) # Open MPI leaves some, in libraries that it unloads, so that they can't be told apart by name
+    lathe_mpi_environment(${name}_${ranks})
   endforeach()
+endfunction()
+
+function(lathe_mpi_environment test)
+  set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
+    GTEST_COLOR=no OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
+    OMPI_MCA_plm=isolated OMPI_MCA_oob_tcp_if_include=lo PMIX_MCA_ptl_tcp_if_include=lo
+    # Open MPI leaves some, in libraries that it unloads, so that they can't be told apart by name; and a library that is loaded before all else
+    # (LD_PRELOAD) comes before the sanitizer's.
+    ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0)
 endfunction()
 
 # lathe_test_environment(<test>): what a test that runs Lathe's code needs of a sanitizer.

@@ -29,6 +29,10 @@ class SingleCommunicator final : public Communicator {
   DeviceKind kind_;
 };
 
+std::string describe(std::string_view operation, const Tensor& data) {
+  return fmt::format("{} of {} {}", operation, data.size(), to_string(data.dtype()));
+}
+
 std::string host_name() {
   std::array<char, 256> name{};
   if (gethostname(name.data(), name.size() - 1) != 0) return "localhost";
@@ -84,32 +88,38 @@ void Communicator::check(const Tensor& data, std::int64_t block, std::string_vie
 
 void Communicator::barrier() {
   check_usable("barrier");
+  const Watched watched(watch_, [] { return "barrier"; });
   do_barrier();
 }
 
 void Communicator::broadcast(std::span<std::byte> data, int root) {
   check_usable("broadcast");
   if (root < 0 || root >= size()) throw LogicError(fmt::format("broadcast from rank {} of {}", root, size()));
+  const Watched watched(watch_, [&] { return fmt::format("broadcast of {} bytes from rank {}", data.size(), root); });
   do_broadcast(data, root);
 }
 
 std::vector<std::string> Communicator::gather(std::string_view mine) {
   check_usable("gather");
+  const Watched watched(watch_, [] { return "gather"; });
   return do_gather(mine);
 }
 
 void Communicator::all_reduce_sum(const Tensor& data) {
   check(data, 1, "all-reduce");
+  const Watched watched(watch_, [&] { return describe("all-reduce", data); });
   do_all_reduce_sum(data);
 }
 
 void Communicator::reduce_scatter_sum(const Tensor& data, std::int64_t block) {
   check(data, block, "reduce-scatter");
+  const Watched watched(watch_, [&] { return describe("reduce-scatter", data); });
   do_reduce_scatter_sum(data, block);
 }
 
 void Communicator::all_gather(const Tensor& data, std::int64_t block) {
   check(data, block, "all-gather");
+  const Watched watched(watch_, [&] { return describe("all-gather", data); });
   do_all_gather(data, block);
 }
 
@@ -132,6 +142,7 @@ void Communicator::lead_device() {
 
 void Communicator::wait() {
   check_usable("waiting for collectives");
+  const Watched watched(watch_, [] { return "waiting for collectives"; });
   do_wait();
 }
 

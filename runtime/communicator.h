@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,6 +52,25 @@ struct Place {
   int local_rank = 0;  ///< in [0, local_size)
   int local_size = 1;  ///< ranks on this host
   std::string host;    ///< the host's name
+};
+
+/// Told by a Communicator what its rank does, so that somebody can see whether the ranks still come along. Called by the communicator's thread.
+class CommunicatorWatch {
+ public:
+  CommunicatorWatch() = default;
+  virtual ~CommunicatorWatch() = default;
+  CommunicatorWatch(const CommunicatorWatch&) = delete;
+  CommunicatorWatch& operator=(const CommunicatorWatch&) = delete;
+  CommunicatorWatch(CommunicatorWatch&&) = delete;
+  CommunicatorWatch& operator=(CommunicatorWatch&&) = delete;
+
+  /// A function begins that may wait for other ranks: "all-reduce of 512 f32", "waiting for collectives". All ranks are told the same, in the
+  /// same order. Where a communicator is another one's bootstrap, the inner function is told of between the outer one's beginning and end.
+  virtual void entered(std::string_view operation) = 0;
+  /// The function that began last has ended, by a return or an exception.
+  virtual void left() = 0;
+  /// Between such functions: work goes on, "evaluating", in step `step` from 1, or in the same as before.
+  virtual void working(std::string_view on, std::optional<std::int64_t> step) = 0;
 };
 
 /// Collective functions: all ranks call them, in the same order, with the same sizes, element types, blocks and roots. Where a rank calls
@@ -110,6 +130,22 @@ class Communicator {
 
   /// From now on `event`, of a tensor's device, is the moment when all collectives that were called are done. Waits for nothing.
   void mark(TimedEvent& event);
+  /// `watch`, which must outlive the communicator or be taken away again (null), is told of all that is called from now on. Without one nothing is told,
+  /// and costs nothing.
+  void set_watch(CommunicatorWatch* watch) noexcept { watch_ = watch; }
+  /// Tells the watch that this rank is at work, as one should from time to time where the others may have to wait for it. Not collective: each rank
+  /// calls it as it likes.
+  void working(std::string_view on, std::optional<std::int64_t> step = std::nullopt) {
+    if (watch_ != nullptr) watch_->working(on, step);
+  }
+
+  /// f(), which gives a GPU's stream more work, and so may have to wait for the device, which waits for what other ranks send: the watch is told of that as of
+  /// a collective function. All ranks call it.
+  template <class F>
+  void at_device(const F& f) {
+    const Watched watched(watch_, [] { return "waiting for the device"; });
+    f();
+  }
 
   /// Where tensors of collectives are.
   virtual DeviceKind device_kind() const noexcept = 0;
@@ -137,11 +173,31 @@ class Communicator {
   virtual void do_wait() {}
   virtual void do_mark(TimedEvent& event) { event.record(); }
 
+  /// Tells a watch of one function, whose text is made only for it.
+  class Watched {
+   public:
+    template <class Text>
+    Watched(CommunicatorWatch* watch, const Text& text) : watch_(watch) {
+      if (watch_ != nullptr) watch_->entered(text());
+    }
+    ~Watched() {
+      if (watch_ != nullptr) watch_->left();
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+    Watched(Watched&&) = delete;
+    Watched& operator=(Watched&&) = delete;
+
+   private:
+    CommunicatorWatch* watch_;
+  };
+
   void check_usable(std::string_view operation) const;
   void check(const Tensor& data, std::int64_t block, std::string_view operation) const;
 
   Place place_;
   std::string failure_;
+  CommunicatorWatch* watch_ = nullptr;
 };
 
 /// The communicator of a job of one process, for tensors of either kind of device: sums and gathers leave them as they are.

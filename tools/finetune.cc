@@ -64,8 +64,8 @@ void print_labels(const LabelSet& labels, std::span<const std::int32_t> ids) {
 /// Writes the run's files and tells the terminal.
 class RunObserver final : public FinetuneObserver {
  public:
-  RunObserver(fs::path output, const LabelSet& labels, const TrainingSteps& steps)
-      : output_(std::move(output)), labels_(labels), log_(output_), progress_(steps.total) {
+  RunObserver(fs::path output, const LabelSet& labels, const TrainingSteps& steps, Ranks& ranks)
+      : output_(std::move(output)), labels_(labels), ranks_(ranks), log_(output_), progress_(steps.total) {
     curves_.steps_per_epoch = steps.per_epoch;
     if (labels.size() == 2) curves_.f1_name = fmt::format("F1 of “{}”", labels.name(labels.positive()));
   }
@@ -86,7 +86,11 @@ class RunObserver final : public FinetuneObserver {
     progress_.line(fmt::format("epoch {:.4g}: dev loss {:.4f}, accuracy {:.4f}, {}{}", log.epoch, m.loss, m.accuracy, f1,
                                log.best ? coloured(", the best so far: saved", Tone::success) : ""));
   }
-  void save(const Classifier& classifier) override { classifier.save_weights(output_); }
+  void save(const Classifier& classifier) override {
+    const auto tell = [this] { ranks_.working("saving"); };
+    tell();
+    classifier.save_weights(output_, tell);
+  }
   void finish() { progress_.finish(); }
   MetricsLog& log() { return log_; }
   const Curves& curves() const { return curves_; }
@@ -94,6 +98,7 @@ class RunObserver final : public FinetuneObserver {
  private:
   fs::path output_;
   const LabelSet& labels_;
+  Ranks& ranks_;
   MetricsLog log_;
   Curves curves_;
   Progress progress_;
@@ -285,7 +290,7 @@ int finetune_command(const FinetuneOptions& call, Ranks& ranks) {
     lock.emplace(prepare_output_folder(options.output, existing));
     write_run_file(options.output, sections);
     classifier->save_description(options.output);
-    observer.emplace(options.output, classifier->labels(), steps);
+    observer.emplace(options.output, classifier->labels(), steps, ranks);
   }
   ranks.agree(Ranks::Part::last);
 
@@ -293,6 +298,7 @@ int finetune_command(const FinetuneOptions& call, Ranks& ranks) {
   RunResults results =
       train_and_test(*classifier, samples, settings, options.output, observer ? &*observer : nullptr, stop, ranks);
   if (!observer) return results.train.interrupted ? 128 + stop.load() : 0;
+  ranks.working("writing results");
   results.place = place_of(device, ranks);
   results.place.estimated_memory_bytes = most.total();
   write_results(options.output, results);

@@ -9,6 +9,7 @@
 #include "tools/ranks.h"
 #include "tools/standard_streams.h"
 #include "tools/terminal.h"
+#include "tools/training_setup.h"
 
 namespace {
 
@@ -40,6 +41,12 @@ bool trains(const lathe::CommandLine& command) {
   return std::holds_alternative<lathe::FinetuneOptions>(command) || std::holds_alternative<lathe::PretrainOptions>(command);
 }
 
+lathe::WatchTimeouts timeouts_of(const lathe::CommandLine& command) {
+  if (const auto* finetune = std::get_if<lathe::FinetuneOptions>(&command)) return lathe::watch_timeouts(*finetune);
+  if (const auto* pretrain = std::get_if<lathe::PretrainOptions>(&command)) return lathe::watch_timeouts(*pretrain);
+  return {};
+}
+
 /// A call that can't be parsed is refused by the ranks together, where it would have trained: it may be one rank's alone.
 int run(std::span<char*> words) {
   lathe::CommandLine command;
@@ -54,7 +61,7 @@ int run(std::span<char*> words) {
     if (refused) std::rethrow_exception(refused);
     return std::visit(RunCommand{}, command);
   }
-  lathe::Ranks ranks;
+  lathe::Ranks ranks(timeouts_of(command));
   return ranks.run([&] {
     if (refused) std::rethrow_exception(refused);
     return std::visit(RunCommand{.ranks = &ranks}, command);

@@ -51,6 +51,8 @@ struct TrainingOptions {
   bool dry_run = false;
   bool profile = false;
   std::int64_t profile_steps = 20;
+  std::int64_t comm_timeout = 600;    ///< seconds
+  std::int64_t start_timeout = 1800;  ///< seconds
 };
 
 struct FinetuneOptions : TrainingOptions {

@@ -189,7 +189,8 @@ void print_plan(const MaskedLm& model, const RunSequences& sequences, const Pret
 /// Writes the run's files and tells the terminal.
 class RunObserver final : public PretrainObserver {
  public:
-  RunObserver(fs::path output, const TrainingSteps& steps) : output_(std::move(output)), log_(output_), progress_(steps.total) {
+  RunObserver(fs::path output, const TrainingSteps& steps, Ranks& ranks)
+      : output_(std::move(output)), ranks_(ranks), log_(output_), progress_(steps.total) {
     curves_.steps_per_epoch = steps.per_epoch;
   }
 
@@ -208,12 +209,17 @@ class RunObserver final : public PretrainObserver {
     progress_.line(fmt::format("epoch {:.4g}: dev loss {:.4f}, perplexity {:.5g}, {} masked tokens", log.epoch, log.score.loss,
                                log.score.perplexity(), log.score.tokens));
   }
-  void save(const MaskedLm& model) override { model.save_weights(output_); }
+  void save(const MaskedLm& model) override {
+    const auto tell = [this] { ranks_.working("saving"); };
+    tell();
+    model.save_weights(output_, tell);
+  }
   void finish() { progress_.finish(); }
   const Curves& curves() const { return curves_; }
 
  private:
   fs::path output_;
+  Ranks& ranks_;
   MetricsLog log_;
   Curves curves_;
   Progress progress_;
@@ -306,7 +312,7 @@ int pretrain_command(const PretrainOptions& call, Ranks& ranks) {
     lock.emplace(prepare_output_folder(options.output, existing));
     write_run_file(options.output, sections);
     model->save_description(options.output);
-    observer.emplace(options.output, steps);
+    observer.emplace(options.output, steps, ranks);
   }
   ranks.agree(Ranks::Part::last);
 
@@ -317,6 +323,7 @@ int pretrain_command(const PretrainOptions& call, Ranks& ranks) {
       pretrain(*model, sequences.train, dev, settings, told, &stop, ranks.communicator(model->device()));
   if (!observer) return result.interrupted ? 128 + stop.load() : 0;
   observer->finish();
+  ranks.working("writing results");
   const std::int64_t peak = peak_memory_bytes();
   RunPlace place = place_of(device, ranks);
   place.estimated_memory_bytes = most.total();

@@ -15,6 +15,7 @@
 #include "lathe/runtime/nccl_communicator.h"
 #include "tools/failure.h"
 #include "tools/launch.h"
+#include "tools/signals.h"
 #include "tools/terminal.h"
 
 namespace lathe {
@@ -31,6 +32,24 @@ std::pair<std::string, std::string> first_difference(std::string_view a, std::st
     return shortened(printable(rest.substr(0, rest.find('\n'))), 100);
   };
   return {shown(a), shown(b)};
+}
+
+/// Whether another rank's end may be why.
+bool is_consequence(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const CommunicationError&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+/// What the first rank says, and the others don't, where not all ranks have called MPI in time.
+std::string late_start(const Launch& launch, const WatchTimeouts& timeouts) {
+  if (launch.rank.value_or(0) != 0) return "";
+  return fmt::format("not all of the {} processes of {} have begun with MPI {} s after the start (--start-timeout)", launch.tasks,
+                     launch.launcher, static_cast<double>(timeouts.start.count()) / 1000.0);
 }
 
 /// The cure of ranks that don't find each other.
@@ -50,12 +69,16 @@ std::string cure(const Launch& launch) {
 
 }  // namespace
 
-Ranks::Ranks() {
+Ranks::Ranks(const WatchTimeouts& timeouts) : timeouts_(timeouts) {
   const auto launch = announced_launch();
   if (!launch) {
     reports_.push_back(rank_report("", 0));
     return;
   }
+  // A launcher that sees a rank end asks the others by SIGTERM to end, who then have a moment to say why.
+  watch_stop_signals();
+  std::optional<StartTimer> timer;
+  if (has_mpi()) timer.emplace(timeouts.start, late_start(*launch, timeouts));
   std::int64_t found = 1;
   if (has_mpi() && (launch->connects || !mpi_library().starts_with("Open MPI"))) {
     session_ = std::make_unique<MpiSession>();
@@ -76,6 +99,11 @@ Ranks::Ranks() {
   } else if (const auto fault = binding_fault(reports_, launch->launcher)) {
     print_warning(*fault);
   }
+  std::vector<std::string> hosts;
+  for (const RankReport& report : reports_) hosts.push_back(report.host);
+  watchdog_.emplace(*host_, std::move(hosts), timeouts, first() ? STDERR_FILENO : error_output_);
+  timer.reset();
+  host_->set_watch(&*watchdog_);
 }
 
 Ranks::~Ranks() {
@@ -138,6 +166,19 @@ void Ranks::agree(Part part, const std::string& facts) {
   if (host_ == nullptr) return;
   if (const auto status = gather_failures(nullptr, facts)) throw SaidElsewhere(*status);
   agreeing_ = part == Part::more;
+  if (!agreeing_) watchdog_->agreed();
+}
+
+void Ranks::leave() {
+  if (!watchdog_) return;
+  host_->barrier();
+  watchdog_->leave();
+}
+
+void Ranks::fail(const std::exception_ptr& thrown) {
+  if (!watchdog_) return;
+  const Failure failure = failure_of(thrown);
+  watchdog_->fail({.status = failure.status, .consequence = is_consequence(thrown), .message = failure.message});
 }
 
 std::vector<std::string> Ranks::gather(const std::string& mine) {
@@ -158,7 +199,10 @@ std::string Ranks::transport(DeviceKind kind) const {
 Communicator* Ranks::communicator(const DeviceRef& device) {
   if (host_ == nullptr) return nullptr;
   if (device->kind() == DeviceKind::cpu) return host_.get();
-  if (gpus_ == nullptr) gpus_ = make_nccl_communicator(device, *host_, {});
+  if (gpus_ == nullptr) {
+    gpus_ = make_nccl_communicator(device, *host_, {.start_timeout = std::chrono::ceil<std::chrono::seconds>(timeouts_.start)});
+    gpus_->set_watch(&*watchdog_);
+  }
   return gpus_.get();
 }
 

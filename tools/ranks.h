@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "lathe/runtime/device.h"
 #include "lathe/runtime/mpi_session.h"
 #include "tools/rank_report.h"
+#include "tools/watchdog.h"
 
 namespace lathe {
 
@@ -26,12 +28,13 @@ class SaidElsewhere : public std::exception {
 };
 
 /// A process alone is rank 0 of 1, and no MPI is started for it. Of several, rank 0 alone prints and writes files: what the others print goes
-/// nowhere, but for the message of an exception that ends one of them while the others go on.
+/// nowhere, but for the message of an exception that ends one of them while the others go on. Each is watched from when MPI is up until its
+/// command is done (watchdog.h).
 class Ranks {
  public:
   /// Joins the ranks that a launcher announces, and says where it has bound them to too few cores. Where it announces more than find each other,
   /// throws UsageError in the first of its processes and SaidElsewhere in the others.
-  Ranks();
+  explicit Ranks(const WatchTimeouts& timeouts);
   ~Ranks();
   Ranks(const Ranks&) = delete;
   Ranks& operator=(const Ranks&) = delete;
@@ -58,12 +61,12 @@ class Ranks {
   template <class F>
   int run(const F& command) {
     try {
-      return command();
-    } catch (const SaidElsewhere& end) {
-      return end.status();
+      const int status = agreed_run(command);
+      leave();
+      return status;
     } catch (...) {
-      if (!agreeing_) throw;
-      return end_together(std::current_exception());
+      fail(std::current_exception());
+      throw;
     }
   }
   /// All ranks have come this far, with the same `facts`; throws SaidElsewhere otherwise, on all.
@@ -74,15 +77,36 @@ class Ranks {
 
   /// What sums tensors on `device` over the ranks; null for a process alone. NCCL's for a GPU, which all ranks make together.
   Communicator* communicator(const DeviceRef& device);
+  /// Tells the others that this rank is at work on something for which they wait: "saving".
+  void working(std::string_view on) {
+    if (watchdog_) watchdog_->working(on, std::nullopt);
+  }
 
  private:
+  template <class F>
+  int agreed_run(const F& command) {
+    try {
+      return command();
+    } catch (const SaidElsewhere& end) {
+      return end.status();
+    } catch (...) {
+      if (!agreeing_) throw;
+      return end_together(std::current_exception());
+    }
+  }
   void be_silent();
+  /// All ranks are done, or know how they end.
+  void leave();
+  /// This rank fails, of which the others don't know.
+  void fail(const std::exception_ptr& thrown);
   /// What all ranks have to say at the end of a part: nothing, or the exit status of those where one failed, which has been printed then.
   std::optional<int> gather_failures(const std::exception_ptr& thrown, const std::string& facts);
   int end_together(const std::exception_ptr& thrown);
 
   Place alone_;
   std::unique_ptr<MpiSession> session_;
+  WatchTimeouts timeouts_;
+  std::optional<Watchdog> watchdog_;  // outlives who tells it
   std::unique_ptr<Communicator> host_, gpus_;
   std::vector<RankReport> reports_;  // by rank; of this process where it is alone
   bool agreeing_ = false;            // whether the others wait for a word of this one

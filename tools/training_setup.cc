@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <chrono>
 #include <sstream>
 
 #include "lathe/checkpoint/input_file.h"
@@ -107,6 +108,10 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.profile_steps = options.profile ? options.profile_steps : 0;
   parse_warmup(options.warmup, settings);
   return settings;
+}
+
+WatchTimeouts watch_timeouts(const TrainingOptions& options) {
+  return {.comm = std::chrono::seconds(options.comm_timeout), .start = std::chrono::seconds(options.start_timeout)};
 }
 
 void check_readable_twice(std::string_view command, std::span<const fs::path> inputs) {

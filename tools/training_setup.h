@@ -12,6 +12,7 @@
 #include "lathe/training/results.h"
 #include "lathe/training/training_loop.h"
 #include "tools/options.h"
+#include "tools/rank_verdict.h"
 #include "tools/ranks.h"
 #include "tools/setup.h"
 
@@ -40,6 +41,9 @@ void write_product_table(const std::filesystem::path& output, const std::string&
 /// What --profile leaves there.
 inline constexpr const char* kTrace = "trace.json";
 void write_trace(const std::filesystem::path& output, const std::string& chrome_trace);
+
+/// How long ranks wait for each other.
+WatchTimeouts watch_timeouts(const TrainingOptions& options);
 
 /// Refuses what can be read but once, such as a pipe: an input is read for its rows and again for its hash.
 void check_readable_twice(std::string_view command, std::span<const std::filesystem::path> inputs);

@@ -55,7 +55,9 @@ void Classifier::save_description(const std::filesystem::path& folder) const {
   config.save(folder / "config.json");
 }
 
-void Classifier::save_weights(const std::filesystem::path& folder) const { save_parameters(parameters_, folder); }
+void Classifier::save_weights(const std::filesystem::path& folder, const std::function<void()>& written) const {
+  save_parameters(parameters_, folder, written);
+}
 
 LabelSet labels_of_model(const std::filesystem::path& folder) {
   const ModelFolder files = ModelFolder::open(folder);

@@ -2,6 +2,7 @@
 // A classifier as it lies in a folder: configuration, weights, tokenizer and labels, and the way there and back.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,8 +38,8 @@ class Classifier {
   void reload(const std::filesystem::path& folder);
   /// Writes config.json and the tokenizer's files into `folder`, which exists.
   void save_description(const std::filesystem::path& folder) const;
-  /// Writes model.safetensors into `folder`, atomically.
-  void save_weights(const std::filesystem::path& folder) const;
+  /// Writes model.safetensors into `folder`, atomically. `written`, where given, is called after each tensor.
+  void save_weights(const std::filesystem::path& folder, const std::function<void()>& written = {}) const;
 
   const DeviceRef& device() const { return arena_.device(); }
   DType dtype() const { return arena_.values().dtype(); }

@@ -28,13 +28,14 @@ SampleRange share(std::int64_t samples, std::int64_t batch_size, const Communica
 /// early.
 template <class Visit>
 bool for_each_batch(const Classifier& classifier, const TokenizedSamples& samples, SampleRange range, std::int32_t batch_size,
-                    const std::atomic<int>* stop, Visit visit) {
+                    const std::atomic<int>* stop, Communicator* communicator, Visit visit) {
   PackedBatch packed;
   std::vector<std::int32_t> members;
   std::vector<float> logits;
   const std::int64_t classes = classifier.model().classes();
   for (std::int64_t first = range.begin; first < range.end; first += batch_size) {
     if (stop != nullptr && stop->load(std::memory_order_relaxed) != 0) return false;
+    if (communicator != nullptr) communicator->working("evaluating");
     members.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch_size, range.end - first)));
     std::iota(members.begin(), members.end(), static_cast<std::int32_t>(first));
     pack_sequences(samples, members, {}, 0, packed);
@@ -68,7 +69,7 @@ std::vector<float> predict_probabilities(const Classifier& classifier, const Tok
   const auto classes = static_cast<std::size_t>(classifier.model().classes());
   std::vector<float> probabilities(static_cast<std::size_t>(samples.count()) * classes);
   const SampleRange all{.begin = 0, .end = samples.count()};
-  for_each_batch(classifier, samples, all, batch_size, nullptr, [&](std::int64_t first, std::span<const float> logits) {
+  for_each_batch(classifier, samples, all, batch_size, nullptr, nullptr, [&](std::int64_t first, std::span<const float> logits) {
     for (std::size_t at = 0; at < logits.size(); at += classes) {
       softmax(logits.subspan(at, classes),
               std::span(probabilities).subspan(static_cast<std::size_t>(first) * classes + at, classes));
@@ -92,7 +93,7 @@ std::optional<ClassificationMetrics> evaluate_until(const std::atomic<int>* stop
     }
   };
   const SampleRange mine = share(samples.count(), batch_size, communicator);
-  const bool done = for_each_batch(classifier, samples, mine, batch_size, stop, add_batch);
+  const bool done = for_each_batch(classifier, samples, mine, batch_size, stop, communicator, add_batch);
   std::array<double, 2> sums = {loss, done ? 0.0 : 1.0};
   sum_over_ranks(communicator, sums);
   if (sums[1] > 0.0) return std::nullopt;

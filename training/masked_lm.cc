@@ -54,6 +54,8 @@ void MaskedLm::save_description(const std::filesystem::path& folder) const {
   config.save(folder / "config.json");
 }
 
-void MaskedLm::save_weights(const std::filesystem::path& folder) const { save_parameters(parameters_, folder); }
+void MaskedLm::save_weights(const std::filesystem::path& folder, const std::function<void()>& written) const {
+  save_parameters(parameters_, folder, written);
+}
 
 }  // namespace lathe

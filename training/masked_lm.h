@@ -2,6 +2,7 @@
 // A masked language model as it lies in a folder: configuration, weights and tokenizer, and the way there and back.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -29,8 +30,9 @@ class MaskedLm {
 
   /// Writes config.json and the tokenizer's files into `folder`, which exists.
   void save_description(const std::filesystem::path& folder) const;
-  /// Writes model.safetensors into `folder`, atomically: what Hugging Face's BertForMaskedLM has, without the tied decoder.
-  void save_weights(const std::filesystem::path& folder) const;
+  /// Writes model.safetensors into `folder`, atomically: what Hugging Face's BertForMaskedLM has, without the tied decoder. `written`, where
+  /// given, is called after each tensor.
+  void save_weights(const std::filesystem::path& folder, const std::function<void()>& written = {}) const;
 
   const DeviceRef& device() const { return arena_.device(); }
   DType dtype() const { return arena_.values().dtype(); }

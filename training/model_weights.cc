@@ -112,7 +112,7 @@ LoadReport read_parameters(const ParameterSet& parameters, const SafetensorsFile
   return report;
 }
 
-void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder) {
+void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder, const std::function<void()>& written) {
   std::vector<TensorView> tensors;
   std::deque<std::vector<float>> copies;  // of what is on a GPU, until the file is written
   for (const Parameter& parameter : parameters.all()) {
@@ -125,7 +125,7 @@ void save_parameters(const ParameterSet& parameters, const std::filesystem::path
                          .data = std::as_bytes(part)});
     });
   }
-  write_safetensors(folder / "model.safetensors", tensors);
+  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}}, written);
 }
 
 void save_tokenizer(const WordPieceTokenizer& tokenizer, const std::filesystem::path& folder) {

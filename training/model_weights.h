@@ -2,6 +2,7 @@
 // A model's parameters as files hold them: from a folder into an arena, and back.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,8 +41,10 @@ BertSettings bert_settings(const BertConfig& config);
 LoadReport read_parameters(const ParameterSet& parameters, const SafetensorsFile& file, const BertMatch& match,
                            std::uint32_t seed, double deviation);
 
-/// Writes model.safetensors into `folder`, atomically, under Hugging Face's names: of a model in bf16 the fp32 master.
-void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder);
+/// Writes model.safetensors into `folder`, atomically, under Hugging Face's names: of a model in bf16 the fp32 master. `written`,
+/// where given, is called after each tensor.
+void save_parameters(const ParameterSet& parameters, const std::filesystem::path& folder,
+                     const std::function<void()>& written = {});
 
 /// Copies the tokenizer's files into `folder`, each atomically.
 void save_tokenizer(const WordPieceTokenizer& tokenizer, const std::filesystem::path& folder);

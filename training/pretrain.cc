@@ -245,6 +245,7 @@ std::optional<MaskedLmScore> evaluate_masked_lm(const MaskedLm& model, const Tok
     if (batch_number++ % ranks != rank) continue;
     stopped = is_stopped(stop);
     if (stopped) break;
+    if (communicator != nullptr) communicator->working("evaluating");
     pack_masked(samples, members, masking, {.seed = settings.seed, .step = kEvaluationMasks}, number, WithoutChoice::least_draw,
                 packed);
     const std::int64_t rows = std::ssize(packed.row_token);

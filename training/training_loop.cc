@@ -109,6 +109,7 @@ class Run {
 
  private:
   void reach(StepPhase phase) {
+    if (communicator_ != nullptr) communicator_->working("computing");
     times_.reached(phase);
     if (trace_) trace_->reached(phase);
     observer_.reached(phase);
@@ -126,12 +127,18 @@ class Run {
   }
 
   void train_step(std::int64_t step) {
+    if (communicator_ != nullptr) communicator_->working("computing", step + 1);
     if (trace_) trace_->begin(step);
     times_.begin();
     task_.pack(step, batches_);
     reach(StepPhase::packed);
     const RandomKey key{.seed = settings_.seed, .step = static_cast<std::uint32_t>(step)};
-    compute_gradients(step_, batches_, key);
+    const auto compute = [&] { compute_gradients(step_, batches_, key); };
+    if (communicator_ != nullptr && arena_.device()->kind() != DeviceKind::cpu) {
+      communicator_->at_device(compute);  // the host runs ahead, until it has to wait for the sums of an earlier step
+    } else {
+      compute();
+    }
     if (batches_.count == 0) reach(StepPhase::computed);  // zeros
     gradient_sum_.run();
     reach(StepPhase::summed);
@@ -176,6 +183,8 @@ class Run {
   }
 
   double global_loss() const {
+    // Where another rank is gone, a GPU would wait for its sums without an end: this asks whether they still come.
+    if (communicator_ != nullptr) communicator_->wait();
     std::array<double, 1> loss = {step_.loss()};
     sum_over_ranks(communicator_, loss);
     return loss[0];

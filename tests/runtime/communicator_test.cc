@@ -10,7 +10,9 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -358,6 +360,54 @@ TEST_P(CommunicatorTest, RefusesWhatItCannotDo) {
   });
   // It is of use as before.
   ranks_->barrier();
+}
+
+/// Writes down what it is told.
+class WatchList final : public CommunicatorWatch {
+ public:
+  void entered(std::string_view operation) override { told_.emplace_back(operation); }
+  void left() override { told_.back() += ", left"; }
+  void working(std::string_view on, std::optional<std::int64_t> step) override {
+    told_.push_back(fmt::format("{} {}", on, step.value_or(-1)));
+  }
+  const std::vector<std::string>& told() const { return told_; }
+
+ private:
+  std::vector<std::string> told_;
+};
+
+TEST_P(CommunicatorTest, ItsWatchIsToldOfEachFunction) {
+  WatchList watch;
+  ranks_->set_watch(&watch);
+  const Tensor data = tensor(mine<float>(8));
+  std::byte byte{};
+  ranks_->barrier();
+  ranks_->broadcast({&byte, 1}, 0);
+  ranks_->gather("x");
+  ranks_->working("computing", 3);
+  ranks_->follow_device();
+  ranks_->all_reduce_sum(data);
+  ranks_->reduce_scatter_sum(data);
+  ranks_->all_gather(data);
+  ranks_->lead_device();
+  ranks_->wait();
+  ranks_->at_device([] {});
+  ranks_->working("saving");
+  EXPECT_THROW(ranks_->all_gather(data, 0), LogicError) << "refused before it begins";
+  ranks_->set_watch(nullptr);
+  ranks_->barrier();
+  ranks_->working("computing");
+  const std::vector<std::string> expected = {"barrier, left",
+                                             "broadcast of 1 bytes from rank 0, left",
+                                             "gather, left",
+                                             "computing 3",
+                                             "all-reduce of 8 f32, left",
+                                             "reduce-scatter of 8 f32, left",
+                                             "all-gather of 8 f32, left",
+                                             "waiting for collectives, left",
+                                             "waiting for the device, left",
+                                             "saving -1"};
+  EXPECT_EQ(watch.told(), expected);
 }
 
 /// Of kinds that can tell, where there are several ranks.

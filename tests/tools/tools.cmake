@@ -8,8 +8,8 @@ lathe_test(command_line
 target_compile_definitions(test_command_line PRIVATE LATHE_SOURCE="${PROJECT_SOURCE_DIR}")
 lathe_test(settings
   SOURCES
-    tools/rank_report_test.cc tools/run_file_test.cc tools/suggestions_test.cc
-    ${PROJECT_SOURCE_DIR}/tools/rank_report.cc ${PROJECT_SOURCE_DIR}/tools/run_file.cc ${PROJECT_SOURCE_DIR}/tools/command_line/suggestions.cc
+    tools/rank_report_test.cc tools/rank_verdict_test.cc tools/run_file_test.cc tools/suggestions_test.cc
+    ${PROJECT_SOURCE_DIR}/tools/rank_report.cc ${PROJECT_SOURCE_DIR}/tools/rank_verdict.cc ${PROJECT_SOURCE_DIR}/tools/run_file.cc ${PROJECT_SOURCE_DIR}/tools/command_line/suggestions.cc
   LINKS lathe::checkpoint lathe::text fmt::fmt nlohmann_json::nlohmann_json)
 target_include_directories(test_settings SYSTEM PRIVATE ${TOMLPLUSPLUS_INCLUDE_DIR})
 lathe_test(faults SOURCES tools/faults_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
@@ -42,6 +42,17 @@ if(LATHE_MPI_BACKEND AND NOT LATHE_CUDA STREQUAL "EMULATED")  # the emulation's 
   target_compile_definitions(test_launch_without_mpi PRIVATE
     LATHE_COMMAND="$<TARGET_FILE:lathe_without_mpi>" LATHE_MPIRUN="${MPIEXEC_EXECUTABLE}")
   add_dependencies(test_launch_without_mpi lathe_without_mpi)
+endif()
+if(LATHE_MPI_BACKEND AND MPIEXEC_EXECUTABLE) # ranks of which one fails, under an mpirun of the tests' own
+  add_library(rank_fault MODULE tools/rank_fault.cc)
+  target_compile_options(rank_fault PRIVATE ${LATHE_WARNINGS})
+  target_link_libraries(rank_fault PRIVATE MPI::MPI_CXX ${CMAKE_DL_LIBS})
+  lathe_test(rank_faults SOURCES tools/rank_faults_test.cc LINKS lathe::training fmt::fmt)
+  lathe_mpi_environment(rank_faults)
+  set_tests_properties(rank_faults PROPERTIES PROCESSORS 2)
+  target_compile_definitions(test_rank_faults PRIVATE LATHE_MPIRUN="${MPIEXEC_EXECUTABLE}" LATHE_RANK_FAULT="$<TARGET_FILE:rank_fault>")
+  add_dependencies(test_rank_faults rank_fault)
+  list(APPEND command_tests rank_faults)
 endif()
 if(NOT LATHE_SANITIZE)  # the browser is what is tested here; the pages are made under the sanitizers by others
   lathe_test(browser SOURCES tools/browser_test.cc LINKS lathe::training)

@@ -265,6 +265,26 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
       ->group(kTraining);
 }
 
+void add_timeouts(CLI::App& command, TrainingOptions& options) {
+  constexpr std::int64_t kLongest = 1'000'000;
+  command
+      .add_option(
+          "--comm-timeout", options.comm_timeout,
+          "of several processes: how long one may be silent, or keep the others waiting without a sign of work, before all "
+          "are ended")
+      ->check(CLI::Range(std::int64_t{1}, kLongest))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(kRunning);
+  command
+      .add_option("--start-timeout", options.start_timeout,
+                  "of several processes: how long until all have started, read their data and agreed")
+      ->check(CLI::Range(std::int64_t{1}, kLongest))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(kRunning);
+}
+
 void add_finetune(CLI::App& app, FinetuneOptions& options) {
   CLI::App* command = app.add_subcommand("finetune", "Train a published BERT to classify texts or pairs of texts.");
   command->footer(
@@ -303,6 +323,7 @@ void add_finetune(CLI::App& app, FinetuneOptions& options) {
   add_reading(*command, options.reading, Defaults::lathe);
   add_running(*command, options.running, Defaults::lathe);
   add_cache(*command, options.cache_dir, kTrainingCache);
+  add_timeouts(*command, options);
 }
 
 void add_pretrain(CLI::App& app, PretrainOptions& options) {
@@ -381,6 +402,7 @@ void add_pretrain(CLI::App& app, PretrainOptions& options) {
       ->group(kRunning);
   add_device(*command, options.running);
   add_cache(*command, options.cache_dir, kTrainingCache);
+  add_timeouts(*command, options);
 }
 
 void add_evaluate(CLI::App& app, EvaluateOptions& options) {

@@ -23,6 +23,8 @@ void add_device(CLI::App& command, RunningOptions& options);
 void add_run(CLI::App& command, TrainingOptions& options);
 /// How long and how fast a run trains; `seeds` says what --seed is of.
 void add_training(CLI::App& command, TrainingOptions& options, const char* seeds);
+/// How long the ranks of a run wait for each other.
+void add_timeouts(CLI::App& command, TrainingOptions& options);
 
 void add_finetune(CLI::App& app, FinetuneOptions& options);
 void add_pretrain(CLI::App& app, PretrainOptions& options);
