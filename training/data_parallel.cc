@@ -7,7 +7,6 @@
 #include <cstring>
 #include <string>
 
-#include "lathe/kernels/optimizer.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {
@@ -74,18 +73,22 @@ void sum_over_ranks(Communicator* communicator, std::span<double> numbers) {
 
 GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes)
     : communicator_(communicator) {
-  if (communicator == nullptr) return;
-  const Tensor& gradients = arena.gradients();
-  const std::int64_t blocks = bucket_bytes / size_of(gradients.dtype()) / kArenaBlock;
-  const std::int64_t most = std::max<std::int64_t>(1, blocks) * kArenaBlock;
-  for (std::int64_t at = 0; at < gradients.size(); at += most)
-    buckets_.push_back(gradients.view(at, Shape{std::min(most, gradients.size() - at)}));
+  if (communicator != nullptr) buckets_.emplace(arena, bucket_bytes);
+}
+
+void GradientSum::follow(TrainingStep& step) {
+  if (!buckets_) return;
+  step.mark(*buckets_);
+  marked_ = true;
 }
 
 void GradientSum::run() {
   if (communicator_ == nullptr) return;
-  communicator_->follow_device();
-  for (const Tensor& bucket : buckets_) communicator_->all_reduce_sum(bucket);
+  if (!marked_) communicator_->follow_device();
+  for (std::size_t i = 0; i < buckets().size(); ++i) {
+    if (marked_) communicator_->follow(buckets_->complete(i));
+    communicator_->all_reduce_sum(buckets()[i]);
+  }
   communicator_->lead_device();
 }
 

@@ -51,10 +51,11 @@ class Run {
         communicator_(communicator),
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer, settings.replay),
+        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
-        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
+    gradient_sum_.follow(step_);
     step_.tell([&observer](StepPhase phase) { observer.reached(phase); });
   }
 
@@ -167,8 +168,8 @@ class Run {
   Communicator* communicator_;
   LinearSchedule schedule_;
   AdamWOptimizer optimizer_;
-  TrainingStep step_;
   GradientSum gradient_sum_;
+  TrainingStep step_;
   StepBatches batches_;
   std::int64_t check_steps_;  // from one look at whether all was a number to the next
   Stopwatch clock_;

@@ -9,6 +9,10 @@ endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
 lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc LINKS lathe::training fmt::fmt)
 lathe_mpi_tests(data_parallel 1 2 3 4)
+if(LATHE_NCCL_BACKEND STREQUAL "EMULATED")
+  lathe_test(overlap SOURCES runtime/communicator_main.cc training/overlap_test.cc LINKS lathe::training fmt::fmt)
+  lathe_mpi_tests(overlap 2)
+endif()
 find_program(LATHE_PYTHON NAMES python3 REQUIRED)
 lathe_test(pages
   SOURCES training/axis_test.cc training/curves_test.cc training/page_text_test.cc training/report_page_test.cc
