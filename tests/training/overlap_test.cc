@@ -58,6 +58,7 @@ struct Way {
   bool idle_rank = false;
 };
 std::ostream& operator<<(std::ostream& out, const Way& way) { return out << way.name; }
+
 /// When the sums are begun.
 enum class Sums : std::uint8_t { beside_backward, after_backward };
 
@@ -140,6 +141,7 @@ class OverlapTest : public testing::Test {
     BertMaskedLm model{parameters, tiny()};
     ParameterArena arena;
     GradientSum sum;
+    GradientBuckets buckets{arena, kBucketBytes};  // for tests that sum them by hand
     TrainingStep step;
     AdamWOptimizer optimizer;
   };
@@ -234,7 +236,7 @@ TEST_P(OverlapFaultsTest, AreFoundInAnyOrder) {
   const Emulated emulated(streams);
   const Way way{.name = "", .replay = replay};
   Training training(*this, way);
-  GradientBuckets buckets(training.arena, kBucketBytes);
+  GradientBuckets& buckets = training.buckets;
   if (planted == Planted::recorded_before_backward) {
     buckets.all_ready();
   } else {
