@@ -15,6 +15,7 @@ struct Tape::Node {
   Use next = Use::write;
   Use first = Use::write;
   bool watched = false;
+  std::int64_t uses = 0;  // of a watched tensor, in backward: as inputs of entries that are still to be passed
 };
 
 struct Backward::Input {
@@ -49,7 +50,13 @@ constexpr std::pmr::pool_options kPool{.max_blocks_per_chunk = 4, .largest_requi
 }  // namespace
 
 Tape::Tape(DeviceRef device, Recording recording)
-    : device_(std::move(device)), recording_(recording), pool_(kPool), arena_(&pool_), entries_(&pool_), nodes_(&pool_) {}
+    : device_(std::move(device)),
+      recording_(recording),
+      pool_(kPool),
+      arena_(&pool_),
+      entries_(&pool_),
+      nodes_(&pool_),
+      watched_(&pool_) {}
 
 Tape::~Tape() { drop_entries(); }
 
@@ -61,8 +68,11 @@ void Tape::watch(const Tensor& x, const Tensor& gradient, Use first) {
   node.gradient = gradient;
   node.next = first;
   node.first = first;
+  if (!node.watched) watched_.push_back(x.id());
   node.watched = true;
 }
+
+void Tape::tell(std::function<void(const Tensor&)> ready) { ready_ = std::move(ready); }
 
 bool Tape::needs_gradient(const Tensor& x) const { return recording() && x && nodes_.contains(x.id()); }
 
@@ -173,7 +183,27 @@ void Tape::forget_steps() noexcept {
   for (auto& [id, node] : nodes_) node.next = node.first;
 }
 
+void Tape::count_uses() {
+  for (const std::uint64_t id : watched_) nodes_.find(id)->second.uses = 0;
+  for (const Backward::Entry* entry : entries_) {
+    for (const Backward::Input& input : entry->inputs) {
+      const auto found = nodes_.find(input.id);
+      if (found != nodes_.end() && found->second.watched) ++found->second.uses;
+    }
+  }
+}
+
+/// All entries that take a watched tensor have been passed.
+void Tape::finish(const Node& node) const {
+  if (node.next == Use::write) node.gradient.fill_zero();
+  if (ready_) ready_(node.gradient);
+}
+
 void Tape::walk() try {
+  count_uses();
+  for (const std::uint64_t id : watched_) {
+    if (const Node& node = nodes_.find(id)->second; node.uses == 0) finish(node);
+  }
   while (!entries_.empty()) {
     Backward::Entry& entry = *entries_.back();
     bool used = false;
@@ -204,11 +234,13 @@ void Tape::walk() try {
       const device::Range range(entry.name.data());  // a literal, which ends in 0
       entry.run(entry.closure, Backward(entry));
     }
+    for (const Backward::Input& input : entry.inputs) {
+      const auto found = nodes_.find(input.id);
+      if (found == nodes_.end() || !found->second.watched) continue;
+      if (--found->second.uses == 0) finish(found->second);
+    }
     entries_.pop_back();
     destroy(entry);
-  }
-  for (auto& [id, node] : nodes_) {
-    if (node.watched && node.next == Use::write) node.gradient.fill_zero();
   }
   forget_steps();
 } catch (...) {
@@ -281,6 +313,7 @@ void Tape::SecondRun::backward(Tensor result, const Tensor& d_result) const {
 void Tape::clear() {
   drop_entries();
   nodes_.clear();
+  watched_.clear();
 }
 
 }  // namespace lathe

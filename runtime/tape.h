@@ -3,6 +3,7 @@
 // graph.
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <memory_resource>
@@ -66,6 +67,11 @@ class Tape {
   /// whether its first contribution of each backward overwrites what is there or adds to it (a later micro-batch). Stays in force
   /// until clear().
   void watch(const Tensor& x, const Tensor& gradient, Use first = Use::write);
+  /// Has `ready` called in each backward once for each gradient that is watched, as soon as nothing more of that backward will change it: after
+  /// the last of the recorded functions that take the tensor has been passed (the first of them, in the order in which they ran), be it one that is
+  /// recomputed; at the beginning, in the order of watching, where none takes it. What the device has been given by then makes the gradient whole. The
+  /// order depends on nothing but what was watched and recorded. Stays in force, also after clear(); an empty function ends it.
+  void tell(std::function<void(const Tensor& gradient)> ready);
 
   /// One function that was done. A tensor that is an input twice gets its gradient in two parts, in the order of inputs.
   struct Entry {
@@ -119,7 +125,7 @@ class Tape {
   bool needs_gradient(const Tensor& x) const;
 
   /// Walks back from `loss`, whose function must need no upstream gradient (a loss). Entries without a gradient of their outputs
-  /// are skipped; each entry's saved tensors and closure go as it is passed; watched gradients that nothing wrote are zeroed. The
+  /// are skipped; each entry's saved tensors and closure go as it is passed; watched gradients that nothing writes are zeroed. The
   /// record is then empty; what is watched stays. Throws LogicError where `loss` was not recorded. Where a function throws, the rest of the
   /// record is dropped, and watched gradients are of no use until the next backward.
   void backward(const Tensor& loss);
@@ -188,6 +194,8 @@ class Tape {
   void expect_not_saved(const Lists& entry) const;
   void find_inputs(const Lists& entry);
   void walk();
+  void count_uses();
+  void finish(const Node& node) const;
   void forget_steps() noexcept;
   void drop_entries() noexcept;
   Tensor& seed(const Tensor& output);
@@ -198,6 +206,8 @@ class Tape {
   std::pmr::monotonic_buffer_resource arena_;  // entries and closures of the record
   std::pmr::vector<Backward::Entry*> entries_;
   std::pmr::unordered_map<std::uint64_t, Node> nodes_;  // what is known of tensors, by id
+  std::pmr::vector<std::uint64_t> watched_;             // in the order of watching
+  std::function<void(const Tensor&)> ready_;
 
   std::unique_ptr<Tape> inner_;  // for functions that are recomputed; null until there is one
   // Of an inner tape:

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <string>
 
-#include "lathe/kernels/optimizer.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {
@@ -81,10 +80,13 @@ void sum_over_ranks(Communicator* communicator, std::span<double> numbers) {
 
 GradientSum::GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes, ShardOptimizer shard)
     : communicator_(communicator), shard_(shard) {
-  if (communicator == nullptr) return;
-  const Tensor& gradients = arena.gradients();
-  for (const Share& bucket : arena_buckets(gradients.size(), bucket_bytes / size_of(gradients.dtype())))
-    buckets_.push_back(gradients.view(bucket.begin, Shape{bucket.count}));
+  if (communicator != nullptr) buckets_.emplace(arena, bucket_bytes);
+}
+
+void GradientSum::follow(TrainingStep& step) {
+  if (!buckets_) return;
+  step.mark(*buckets_);
+  marked_ = true;
 }
 
 void GradientSum::sum(const Tensor& bucket) {
@@ -94,10 +96,11 @@ void GradientSum::sum(const Tensor& bucket) {
 
 void GradientSum::run() {
   if (communicator_ == nullptr) return;
-  communicator_->follow_device();
-  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+  if (!marked_) communicator_->follow_device();
+  for (std::size_t i = 0; i < buckets().size(); ++i) {
+    if (marked_) communicator_->follow(buckets_->complete(i));
     reach(i, BucketMoment::begun);
-    sum(buckets_[i]);
+    sum(buckets()[i]);
     reach(i, BucketMoment::ended);
   }
   communicator_->lead_device();

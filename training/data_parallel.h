@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,8 @@
 #include "lathe/runtime/communicator.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/text/packing.h"
+#include "lathe/training/gradient_buckets.h"
+#include "lathe/training/step.h"
 
 namespace [[gnu::visibility("default")]] lathe {
 
@@ -49,18 +52,24 @@ enum class BucketMoment : std::uint8_t {
   ended,  ///< it has been asked for: what is marked among the communicator's collectives from here on comes after the sum
 };
 
-/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order, in which they are complete. Where the optimizer is sharded, a
-/// rank gets the sums of those alone whose weights it updates (OptimizerRanks::owned).
+/// Sums an arena's gradients over the ranks, bucket by bucket in the arena's order. On GPUs each bucket is sent when backward has completed it,
+/// beside the rest of backward. Where the optimizer is sharded, a rank gets the sums of those alone whose weights it updates
+/// (OptimizerRanks::owned).
 class GradientSum {
  public:
   /// `arena`, and `communicator` where there is one, must outlive it. `bucket_bytes` are a bucket's at most, but for one block of the arena.
   GradientSum(Communicator* communicator, const ParameterArena& arena, std::int64_t bucket_bytes,
               ShardOptimizer shard = ShardOptimizer::no);
+  /// Has `step`, which computes the arena's gradients and which this must outlive, mark when buckets are complete. Without that nothing is sent
+  /// before all is done that the device has been given.
+  void follow(TrainingStep& step);
   /// Has `reached` called at both moments of each bucket, by its number in the arena's order.
   void tell(std::function<void(std::size_t bucket, BucketMoment moment)> reached) { reached_ = std::move(reached); }
-  /// What the device is given from now on finds the sums there.
+  /// After the step's micro-batches, or TrainingStep::clear(): what the device is given from now on finds the sums there. All ranks
+  /// sum the same buckets in the same order, whichever were complete first.
   void run();
-  std::span<const Tensor> buckets() const noexcept { return buckets_; }
+  /// None where there is no communicator.
+  std::span<const Tensor> buckets() const noexcept { return buckets_ ? buckets_->gradients() : std::span<const Tensor>(); }
 
  private:
   void reach(std::size_t bucket, BucketMoment moment) const {
@@ -70,7 +79,8 @@ class GradientSum {
 
   Communicator* communicator_;
   ShardOptimizer shard_;
-  std::vector<Tensor> buckets_;
+  std::optional<GradientBuckets> buckets_;
+  bool marked_ = false;
   std::function<void(std::size_t, BucketMoment)> reached_;
 };
 

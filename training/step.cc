@@ -27,7 +27,14 @@ TrainingStep::TrainingStep(const ParameterArena& arena, Loss loss, Replay replay
 
 TrainingStep::~TrainingStep() = default;
 
+void TrainingStep::mark(GradientBuckets& buckets) {
+  if (!captured_.empty()) throw LogicError("moments in graphs are asked for, and there are graphs without them already");
+  buckets_ = &buckets;
+  for (Tape* tape : {&write_, &add_}) tape->tell([&buckets](const Tensor& gradient) { buckets.ready(gradient); });
+}
+
 void TrainingStep::compute(const Batch& batch, Use first) {
+  if (buckets_ != nullptr) buckets_->begin();
   Tape& tape = first == Use::write ? write_ : add_;
   const Tensor loss = compute_loss_(tape, batch);
   tape.backward(loss);
@@ -71,6 +78,7 @@ void TrainingStep::run(const PackedBatch& packed, const Bucket& bucket, const Ba
 void TrainingStep::clear() {
   arena_.gradients().fill_zero();
   loss_.fill_zero();
+  if (buckets_ != nullptr) buckets_->all_ready();
 }
 
 double TrainingStep::loss() const {

@@ -11,6 +11,7 @@
 #include "lathe/runtime/graph.h"
 #include "lathe/runtime/parameters.h"
 #include "lathe/runtime/tape.h"
+#include "lathe/training/gradient_buckets.h"
 #include "lathe/training/upload.h"
 
 namespace [[gnu::visibility("default")]] lathe {
@@ -43,6 +44,9 @@ class TrainingStep {
 
   /// Has `reached` called at each StepPhase that run() comes to: those from captured to computed.
   void tell(std::function<void(StepPhase)> reached) { reached_ = std::move(reached); }
+  /// Has the moments of `buckets` recorded, of the same arena, at which what follows completes them: in run() between the kernels, in graphs too, and
+  /// in clear(). Called before the first of them, and `buckets` must outlive this.
+  void mark(GradientBuckets& buckets);
   /// Gradients and loss of a (micro-)batch of `bucket`'s sizes: `first` says whether they are written, or added to those of the step's
   /// micro-batches before.
   void run(const PackedBatch& packed, const Bucket& bucket, const BatchScalars& scalars, Use first);
@@ -75,6 +79,7 @@ class TrainingStep {
   const ParameterArena& arena_;
   Loss compute_loss_;
   std::function<void(StepPhase)> reached_;
+  GradientBuckets* buckets_ = nullptr;
   Replay replay_;
   Tape write_;
   Tape add_;

@@ -55,11 +55,12 @@ class Run {
         schedule_{.peak = settings.learning_rate, .warmup_steps = steps.warmup, .total_steps = steps.total},
         optimizer_(arena, settings.optimizer, settings.replay,
                    optimizer_ranks(settings, communicator == nullptr ? Place() : communicator->place(), communicator)),
+        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes, settings.shard_optimizer),
         step_(
             arena, [&task](Tape& tape, const Batch& batch) { return task.loss(tape, batch); }, settings.replay),
-        gradient_sum_(communicator, arena, settings.gradient_bucket_bytes, settings.shard_optimizer),
         times_(arena.device()),
         check_steps_(arena.device()->kind() == DeviceKind::cpu ? 1 : kCheckSteps) {
+    gradient_sum_.follow(step_);
     step_.tell([this](StepPhase phase) { reach(phase); });
     if (settings.profile_steps == 0) return;
     trace_.emplace(arena.device(), communicator, settings.profile_steps);
@@ -216,8 +217,8 @@ class Run {
   Communicator* communicator_;
   LinearSchedule schedule_;
   AdamWOptimizer optimizer_;
-  TrainingStep step_;
   GradientSum gradient_sum_;
+  TrainingStep step_;
   StepTimes times_;
   std::optional<StepTrace> trace_;
   StepBatches batches_;

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <functional>
 #include <random>
-#include <set>
 #include <string_view>
 #include <thread>
 
@@ -56,6 +55,15 @@ std::vector<std::size_t> joined(std::vector<std::size_t> a, const std::vector<st
 }
 
 }  // namespace
+
+Replay::Replay(const std::vector<Node>& nodes, std::vector<Operation> operations)
+    : operations_(std::move(operations)), followers_(nodes.size()), awaited_(nodes.size()) {
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    awaited_[i] = nodes[i].after.size();
+    for (const std::size_t before : nodes[i].after) followers_[before].push_back(i);
+    if (awaited_[i] == 0) heads_.insert(i);
+  }
+}
 
 void Clock::join(const Clock& other) {
   if (other.counts_.size() > counts_.size()) counts_.resize(other.counts_.size());
@@ -176,43 +184,50 @@ bool Device::capturing_strictly() const {
 
 void Device::launch_graph(ExecutableGraph& executable, Stream& stream) {
   follow_default(stream);
-  auto replay = std::make_shared<Replay>();
-  replay->nodes = executable.graph.nodes;
+  if (executable.end != nullptr) {  // a graph does not run beside itself
+    stream.clock.join(executable.end->clock);
+    if (!executable.last.expired()) enqueue(stream, Await{executable.end});
+  }
+  const std::vector<Node>& nodes = executable.graph.nodes;
   Clock begin = stream.clock;
   begin.join(host_);
-  begin.join(executable.last);  // a graph does not run beside itself
   Clock end = begin;
-  for (Node& node : replay->nodes) {
-    Operation operation;
-    operation.clock = begin;
-    for (const std::size_t before : node.after) operation.clock.join(replay->operations[before].clock);
-    operation.stream = executable.streams[node.lane];
+  std::vector<Operation> operations;
+  operations.reserve(nodes.size());
+  for (const Node& node : nodes) {
+    Operation operation{.work = node.work, .clock = begin, .stream = executable.streams[node.lane]};
+    for (const std::size_t before : node.after) operation.clock.join(operations[before].clock);
     operation.number = ++executable.counts[node.lane];
     operation.clock.set(operation.stream, operation.number);
-    if (auto* copy = std::get_if<Copy>(&node.work)) note_source(*copy);
-    if (auto* external = std::get_if<RecordExternal>(&node.work)) {
-      external->event->capture = nullptr;
-      external->event->recording = std::make_shared<Recording>();
-      external->event->recording->clock = operation.clock;
-      node.work = Record{external->event->recording};
+    if (auto* copy = std::get_if<Copy>(&operation.work)) note_source(*copy);
+    if (const auto* external = std::get_if<RecordExternal>(&operation.work)) {
+      Event& event = *external->event;
+      event.capture = nullptr;
+      event.recording = std::make_shared<Recording>();
+      event.recording->clock = operation.clock;
+      operation.work = Record{event.recording};
     }
-    operation.work = node.work;
     end.join(operation.clock);
-    replay->operations.push_back(std::move(operation));
+    operations.push_back(std::move(operation));
   }
-  executable.last = end;
+  auto replay = std::make_shared<Replay>(nodes, std::move(operations));
+  executable.last = replay;
   enqueue(stream, std::move(replay));
   stream.clock.join(end);
+  executable.end = std::make_shared<Recording>();
+  enqueue(stream, Record{executable.end});
+  executable.end->clock = stream.clock;
 }
 
-bool Device::ready(const Stream& stream) const {
+bool Device::ready(Stream& stream) {
   if (stream.queue.empty()) return false;
-  const Work& work = stream.queue.front().work;
-  if (const auto* host = std::get_if<HostOperation>(&work); host != nullptr && host->ready) {
+  Operation& operation = stream.queue.front();
+  if (const auto* host = std::get_if<HostOperation>(&operation.work); host != nullptr && host->ready) {
+    if (operation.began == 0) operation.began = ++moments_;
     const DeviceMemory::Opened opened(device_memory());
     return host->ready();
   }
-  const auto* await = std::get_if<Await>(&work);
+  const auto* await = std::get_if<Await>(&operation.work);
   return await == nullptr || await->recording->done;
 }
 
@@ -230,44 +245,55 @@ bool Device::step() {
     if (ready(*stream)) heads.push_back(stream.get());
   }
   if (heads.empty()) return false;
-  std::size_t chosen = 0;
-  if (settings().streams == Order::reverse) chosen = heads.size() - 1;
-  if (settings().streams == Order::random) {
-    std::mt19937_64 generator(settings().seed + ++random_);
-    chosen = generator() % heads.size();
-  }
-  run_head(*heads[chosen]);
+  run_head(*heads[choose(heads.size())]);
   return true;
 }
 
+std::size_t Device::choose(std::size_t count) {
+  switch (settings().streams) {
+    case Order::forward:
+      return 0;
+    case Order::reverse:
+      return count - 1;
+    case Order::random:
+      break;
+  }
+  std::mt19937_64 generator(settings().seed + ++random_);
+  return generator() % count;
+}
+
 void Device::run_head(Stream& stream) {
-  Operation operation = std::move(stream.queue.front());
-  stream.queue.pop_front();
-  ++stream.finished;
   try {
-    run(operation);
+    if (const auto* replayed = std::get_if<std::shared_ptr<Replay>>(&stream.queue.front().work)) {
+      const std::shared_ptr<Replay> replay = *replayed;
+      if (replay->heads() > 0) replay->run(choose(replay->heads()), [&](Operation& operation) { run(operation, stream); });
+      if (replay->heads() > 0) return;  // it stays the stream's next
+      stream.queue.pop_front();
+    } else {
+      Operation operation = std::move(stream.queue.front());
+      stream.queue.pop_front();
+      run(operation, stream);
+    }
   } catch (...) {
     // What was enqueued behind a fault never runs, as on a GPU.
-    for (const auto& each : streams_) {
-      each->finished += each->queue.size();
-      each->queue.clear();
-    }
+    for (const auto& each : streams_) each->queue.clear();
     now_ = nullptr;
     throw;
   }
 }
 
-void Device::run(Operation& operation) {
-  if (auto* replayed = std::get_if<std::shared_ptr<Replay>>(&operation.work)) {
-    replay(**replayed);
-    return;
-  }
+void Device::run(Operation& operation, Stream& stream) {
+  if (operation.began == 0) operation.began = ++moments_;
   const Serial began = next_serial();
   history_.push_back({.began = began, .name = name_of(operation.work), .stream = operation.stream, .number = operation.number});
   if (history_.size() > kHistory) history_.pop_front();
   now_ = &operation;
   run_work(operation, began);
   now_ = nullptr;
+  ++stream.finished;
+  if (settings().trace) {
+    trace_.push_back({.name = history_.back().name, .stream = stream.number, .began = operation.began, .ended = ++moments_});
+  }
 }
 
 void Device::run_work(Operation& operation, Serial began) {
@@ -311,29 +337,6 @@ void Device::run_work(Operation& operation, Serial began) {
                         },
                         [](const auto&) {}},
              operation.work);
-}
-
-void Device::replay(Replay& replay) {
-  std::vector<std::vector<std::size_t>> followers(replay.nodes.size());
-  std::vector<std::size_t> awaits(replay.nodes.size());
-  std::set<std::size_t> heads;
-  for (std::size_t i = 0; i < replay.nodes.size(); ++i) {
-    awaits[i] = replay.nodes[i].after.size();
-    for (const std::size_t before : replay.nodes[i].after) followers[before].push_back(i);
-    if (awaits[i] == 0) heads.insert(i);
-  }
-  std::mt19937_64 generator(settings().seed + ++random_);
-  while (!heads.empty()) {
-    auto chosen = heads.begin();
-    if (settings().streams == Order::reverse) chosen = std::prev(heads.end());
-    if (settings().streams == Order::random) std::advance(chosen, generator() % heads.size());
-    const std::size_t node = *chosen;
-    heads.erase(chosen);
-    run(replay.operations[node]);
-    for (const std::size_t follower : followers[node]) {
-      if (--awaits[follower] == 0) heads.insert(follower);
-    }
-  }
 }
 
 template <class Done>
@@ -412,6 +415,8 @@ std::string why_unordered(const Access& before) {
   return fmt::format("was touched by {}, which runs in another stream and is not awaited by an event",
                      device().past(before.serial)->name);
 }
+
+std::vector<TracedOperation> take_trace() { return device().take_trace(); }
 
 void enqueue_host_operation(Stream* stream, HostOperation operation) {
   device().enqueue(device().resolve(stream), std::move(operation));

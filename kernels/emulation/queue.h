@@ -4,9 +4,12 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -14,6 +17,7 @@
 #include "lathe/kernels/emulation/host_operation.h"
 #include "lathe/kernels/emulation/launch.h"
 #include "lathe/kernels/emulation/runtime_api.h"
+#include "lathe/kernels/emulation/trace.h"
 
 namespace lathe::emulation {
 
@@ -57,7 +61,7 @@ struct Await {
 struct RecordExternal {
   Event* event;
 };
-struct Replay;
+class Replay;
 using Work = std::variant<Kernel, Copy, Fill, HostOperation, Record, Await, RecordExternal, std::shared_ptr<Replay>>;
 
 struct Operation {
@@ -65,6 +69,7 @@ struct Operation {
   Clock clock;
   std::size_t stream = 0;
   std::uint64_t number = 0;  ///< in its stream, from 1
+  std::uint64_t began = 0;   ///< for the trace: 0 until it has
 };
 
 /// Operations in the order of their capture, each with those that it follows.
@@ -85,13 +90,33 @@ class ExecutableGraph {
   Graph graph;
   std::vector<std::size_t> streams;  ///< a stream number for each lane, for the clocks
   std::vector<std::uint64_t> counts;
-  Clock last;  ///< of its last launch
+  std::weak_ptr<Replay> last;      ///< its last launch, while that isn't over
+  std::shared_ptr<Recording> end;  ///< of that launch; null before the first
 };
 
-/// One launch of a graph.
-struct Replay {
-  std::vector<Node> nodes;
-  std::vector<Operation> operations;  ///< with their clocks
+/// One launch of a graph: its stream's next until all of its operations have run, one after the other, with those of other streams between.
+class Replay {
+ public:
+  /// `operations` are those of `nodes`, with the clocks of this launch.
+  Replay(const std::vector<Node>& nodes, std::vector<Operation> operations);
+  /// How many operations may be the next, all before them having run: none when it is over.
+  std::size_t heads() const { return heads_.size(); }
+  /// Calls run(operation) for one of them, in the order of their capture.
+  template <class Run>
+  void run(std::size_t head, const Run& run) {
+    const std::size_t node = *std::next(heads_.begin(), static_cast<std::ptrdiff_t>(head));
+    run(operations_[node]);
+    heads_.erase(node);
+    for (const std::size_t follower : followers_[node]) {
+      if (--awaited_[follower] == 0) heads_.insert(follower);
+    }
+  }
+
+ private:
+  std::vector<Operation> operations_;
+  std::vector<std::vector<std::size_t>> followers_;
+  std::vector<std::size_t> awaited_;  ///< by each operation: how many that have not run
+  std::set<std::size_t> heads_;
 };
 
 struct Capture {
@@ -106,7 +131,7 @@ class Stream {
   bool blocking = true;  ///< waits for the default stream and makes it wait
   Clock clock;           ///< of the last operation enqueued
   std::uint64_t enqueued = 0;
-  std::uint64_t finished = 0;
+  std::uint64_t finished = 0;  ///< operations that have run, those of graphs one by one
   std::deque<Operation> queue;
   std::shared_ptr<Capture> capture;
   std::size_t lane = 0;
@@ -163,17 +188,19 @@ class Device {
   /// From its first moment to the next operation's; of all that are forgotten, where it is one of those.
   Range moments(Serial serial) const;
   const Operation* now() const { return now_; }
+  std::vector<TracedOperation> take_trace() { return std::exchange(trace_, {}); }
 
   Device();
 
  private:
-  bool ready(const Stream& stream) const;
+  bool ready(Stream& stream);
   /// Whether some stream's next operation waits for another process.
   bool waits_for_others() const;
+  /// One of so many that have no order.
+  std::size_t choose(std::size_t count);
   void run_head(Stream& stream);
-  void run(Operation& operation);
+  void run(Operation& operation, Stream& stream);
   void run_work(Operation& operation, Serial began);
-  void replay(Replay& replay);
   template <class Done>
   void run_until(const Done& done, const char* what);
   /// What the default stream and the blocking ones owe each other, before something is put into one of them.
@@ -185,6 +212,8 @@ class Device {
   const Operation* now_ = nullptr;
   std::size_t next_stream_number_ = 0;
   std::uint64_t random_ = 0;
+  std::vector<TracedOperation> trace_;
+  std::uint64_t moments_ = 0;  ///< of the trace
 };
 
 Device& device();

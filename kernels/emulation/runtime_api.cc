@@ -124,6 +124,9 @@ Fixed fixed(const Work& work) {
     }
     return {.name = host->name, .shape = spans, .arguments = {}};
   }
+  if (const auto* external = std::get_if<RecordExternal>(&work)) {
+    return {.name = "cudaEventRecord", .shape = fmt::format("the event {}", fmt::ptr(external->event)), .arguments = {}};
+  }
   return {.name = "an event", .shape = "", .arguments = {}};
 }
 
@@ -549,6 +552,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   Stream& queue = device().resolve(stream);
   if (queue.capture != nullptr) return cudaErrorStreamCaptureUnsupported;
   if (device().breaks_capture(queue)) return cudaErrorStreamCaptureImplicit;
+  for (const Node& node : executable->graph.nodes) {
+    if (const auto* external = std::get_if<RecordExternal>(&node.work)) must_be_alive(external->event, "a graph's event");
+  }
   device().launch_graph(*executable, queue);
   return cudaSuccess;
 }

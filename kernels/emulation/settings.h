@@ -22,6 +22,7 @@ struct Settings {
       Order::forward;      ///< of the operations at the heads of the queues, in the order in which their streams were made
   std::uint32_t seed = 1;  ///< of the random orders
   bool profile = false;    ///< whether accesses are counted (profile.h)
+  bool trace = false;      ///< whether it is noted what runs when (trace.h)
   /// Whether host code that touches device memory ends the process with a line that says so. It costs some 100 microseconds a wait for the
   /// device, which thousands of small launches notice.
   bool guard_host = true;

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "tests/layers/small_batch.h"
 
@@ -114,6 +117,42 @@ TEST_P(BertGradients, OfAMaskedLanguageModelByCentralDifferences) {
     }
     EXPECT_GT(total, 1e-6) << parameter.name << ": gradients that are all nothing would pass too";
   }
+}
+
+TEST_P(BertGradients, AreFinalLayerByLayerAndTheTiedEmbeddingsLast) {
+  const DeviceRef device = Device::cpu({.threads = 2, .target = {}, .reserved_bytes = 1 << 26});
+  ParameterSet parameters;
+  const BertMaskedLm model(parameters, tiny());
+  const ParameterArena arena(device, DType::f64, parameters);
+  for (const Parameter& parameter : parameters.all()) ParameterArena::initialise(parameter, 3, 0.5);
+  const Batch batch = small_batch(device, DType::f64, RandomKey{.seed = 5, .step = 1});
+  const auto values_of = [](const Tensor& x) { return std::vector<double>(x.data<double>(), x.data<double>() + x.size()); };
+  Tape tape(device);
+  arena.watch(tape, Use::write);
+  std::vector<std::string> names;
+  std::vector<std::vector<double>> values;
+  tape.tell([&](const Tensor& gradient) {
+    const auto parameter =
+        std::ranges::find_if(parameters.all(), [&](const Parameter& p) { return p.gradient.id() == gradient.id(); });
+    ASSERT_NE(parameter, parameters.all().end());
+    names.push_back(parameter->name);
+    values.push_back(values_of(gradient));
+  });
+  tape.backward(cross_entropy_loss(tape, model.forward(tape, batch, GetParam()), batch, model.loss_settings()));
+  std::vector<int> places;  // from the model's end to its beginning
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = names[i];
+    places.push_back(name.starts_with("embeddings.")        ? 3
+                     : name.starts_with("encoder.layer.0.") ? 2
+                     : name.starts_with("encoder.layer.1.") ? 1
+                                                            : 0);
+    const auto parameter = std::ranges::find(parameters.all(), name, &Parameter::name);
+    EXPECT_EQ(values[i], values_of(parameter->gradient)) << name << " was changed after it was told to be final";
+  }
+  EXPECT_TRUE(std::ranges::is_sorted(places)) << testing::PrintToString(names);
+  std::ranges::sort(names);
+  EXPECT_EQ(std::ranges::unique(names).size(), 0U) << "told twice";
+  EXPECT_EQ(names.size(), parameters.all().size());
 }
 
 TEST(Bert, MicroBatchesAddUp) {

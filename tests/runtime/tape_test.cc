@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <utility>
+#include <vector>
 
 #include "lathe/kernels/reduce.h"
 #include "lathe/runtime/error.h"
@@ -73,6 +76,105 @@ TEST_F(TapeTest, ZeroesGradientsThatNothingWrote) {
   tape.watch(other, d_added, Use::add);
   tape.backward(multiply(tape, x, x), values({1, 1}));
   EXPECT_EQ(list(d_added), (std::vector<double>{1, 2})) << "what is added to stays where nothing is added";
+}
+
+/// Which of the watched gradients a backward told to be final, in its order, and what they were then.
+class Told {
+ public:
+  Told(Tape& tape, std::vector<Tensor> gradients) : gradients_(std::move(gradients)) {
+    tape.tell([this](const Tensor& gradient) {
+      const auto known = std::ranges::find(gradients_, gradient.id(), &Tensor::id);
+      ASSERT_NE(known, gradients_.end());
+      order_.push_back(known - gradients_.begin());
+      values_.emplace_back(gradient.data<double>(), gradient.data<double>() + gradient.size());
+    });
+  }
+  /// The numbers of the gradients, each of which nothing has changed since it was told of.
+  std::vector<std::ptrdiff_t> take() {
+    for (std::size_t i = 0; i < order_.size(); ++i) {
+      const Tensor& gradient = gradients_[static_cast<std::size_t>(order_[i])];
+      EXPECT_EQ(values_[i], std::vector<double>(gradient.data<double>(), gradient.data<double>() + gradient.size())) << order_[i];
+    }
+    values_.clear();
+    return std::exchange(order_, {});
+  }
+
+ private:
+  std::vector<Tensor> gradients_;
+  std::vector<std::ptrdiff_t> order_;
+  std::vector<std::vector<double>> values_;
+};
+
+class ReadinessTest : public TapeTest {
+ protected:
+  using Order = std::vector<std::ptrdiff_t>;
+  /// Watches x_, and has it told of.
+  void watch(Tape& tape, Use first = Use::write) const {
+    for (std::size_t i = 0; i < x_.size(); ++i) tape.watch(x_[i], d_x_[i], first);
+  }
+  std::vector<Tensor> x_ = {values({2, 3}), values({4, 5}), values({6, 7}), values({8, 9})};
+  std::vector<Tensor> d_x_ = {poisoned(), poisoned(), poisoned(), poisoned()};
+  Tensor ones_ = values({1, 1});
+};
+
+TEST_F(ReadinessTest, AGradientIsFinalAfterTheFirstFunctionThatTookItsTensor) {
+  Tape tape(device_);
+  watch(tape);
+  Told told(tape, d_x_);
+  for (int step = 0; step < 2; ++step) {
+    // Nothing takes 3. 1 is tied: taken first and last. 0 is taken twice by one function.
+    const Tensor y = multiply(tape, multiply(tape, multiply(tape, x_[0], x_[0]), x_[1]), x_[2]);
+    tape.backward(multiply(tape, y, x_[1]), ones_);
+    EXPECT_EQ(told.take(), (Order{3, 2, 1, 0})) << "the same for the same functions";
+    EXPECT_EQ(list(d_x_[3]), (std::vector<double>{0, 0}));
+    EXPECT_NE(list(d_x_[0])[0], -999);
+  }
+  tape.backward(multiply(tape, x_[1], x_[3]), ones_);
+  EXPECT_EQ(told.take(), (Order{0, 2, 1, 3})) << "first what nothing takes, in the order of watching";
+}
+
+TEST_F(ReadinessTest, AFunctionThatIsSkippedIsPassedToo) {
+  Tape tape(device_);
+  watch(tape);
+  Told told(tape, d_x_);
+  const Tensor y = multiply(tape, x_[0], x_[1]);
+  multiply(tape, multiply(tape, y, x_[2]), x_[3]);  // nothing uses its result
+  tape.backward(y, ones_);
+  EXPECT_EQ(told.take(), (Order{3, 2, 0, 1}));
+  EXPECT_EQ(list(d_x_[2]), (std::vector<double>{0, 0}));
+}
+
+TEST_F(ReadinessTest, WhatIsAddedToIsFinalAtOnceWhereNothingIsAdded) {
+  Tape tape(device_);
+  watch(tape, Use::add);
+  Told told(tape, d_x_);
+  tape.backward(multiply(tape, x_[3], x_[2]), ones_);
+  EXPECT_EQ(told.take(), (Order{0, 1, 3, 2}));
+  EXPECT_EQ(list(d_x_[0]), (std::vector<double>{-999, -999}));
+}
+
+TEST_F(ReadinessTest, ARecomputedFunctionIsOneThatTakesWhatItsPartsTake) {
+  Tape tape(device_);
+  watch(tape);
+  Told told(tape, d_x_);
+  const Tensor before = multiply(tape, x_[0], x_[1]);
+  const Tensor y = tape.recompute(
+      "block", [&](Tape& again) { return multiply(again, multiply(again, multiply(again, before, x_[2]), x_[1]), x_[2]); });
+  tape.backward(multiply(tape, y, x_[3]), ones_);
+  EXPECT_EQ(told.take(), (Order{3, 2, 0, 1}));
+}
+
+TEST_F(ReadinessTest, StaysInForceUntilSomethingElseIsTold) {
+  Tape tape(device_);
+  Told told(tape, d_x_);
+  watch(tape);
+  tape.clear();
+  tape.watch(x_[1], d_x_[1]);
+  tape.backward(multiply(tape, x_[1], x_[0]), ones_);
+  EXPECT_EQ(told.take(), (Order{1})) << "what was forgotten isn't watched";
+  tape.tell({});
+  tape.backward(multiply(tape, x_[1], x_[0]), ones_);
+  EXPECT_EQ(told.take(), Order{});
 }
 
 TEST_F(TapeTest, LetsGoOfMemoryAsItPasses) {

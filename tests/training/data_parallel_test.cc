@@ -72,6 +72,17 @@ TEST(RankPart, FewerSamplesThanRanksLeaveSomeWithout) {
   EXPECT_TRUE(rank_part(samples, {}, 1, 2).members.empty());
 }
 
+/// How much is trained: an emulated device takes its time.
+struct Size {
+  std::int64_t steps = 50;
+  int layers = 2;
+  int dev_rows = 70;
+  std::int32_t dev_batch = 16;  // so that each of four ranks has one
+  int documents = 200;
+  std::int32_t batch_size = 16;
+  std::int64_t batch_tokens = 256;
+};
+
 /// What ranks share, and a folder of each rank's own.
 class DataParallelTest : public testing::Test {
  protected:
@@ -81,17 +92,17 @@ class DataParallelTest : public testing::Test {
       if (device_->kind() == DeviceKind::cuda) gpus_ = make_nccl_communicator(device_, *bootstrap_, {});
       communicator_ = gpus_ ? gpus_.get() : bootstrap_.get();
     }
-    write_tiny_model(folder_ / "model");
+    write_tiny_model(folder_ / "model", size_.layers);
     write_tiny_data(folder_ / "train.tsv", 256, 1);
-    write_tiny_data(folder_ / "dev.tsv", 70, 2);
-    write_tiny_text(folder_ / "text.txt", 200, 1);
-    finetune_.batch_size = 16;
+    write_tiny_data(folder_ / "dev.tsv", size_.dev_rows, 2);
+    write_tiny_text(folder_ / "text.txt", size_.documents, 1);
+    finetune_.batch_size = size_.batch_size;
     finetune_.learning_rate = 1e-3;
-    finetune_.max_steps = steps_;
+    finetune_.max_steps = size_.steps;
     finetune_.log_steps = 1;
-    pretrain_.batch_tokens = 256;
+    pretrain_.batch_tokens = size_.batch_tokens;
     pretrain_.learning_rate = 1e-3;
-    pretrain_.max_steps = steps_;
+    pretrain_.max_steps = size_.steps;
     pretrain_.log_steps = 1;
     // Several buckets, the last one short.
     finetune_.gradient_bucket_bytes = pretrain_.gradient_bucket_bytes = 3 * 4096;
@@ -108,7 +119,7 @@ class DataParallelTest : public testing::Test {
   std::unique_ptr<MaskedLm> masked_lm() const {
     BertConfig config;
     config.vocabulary_size = static_cast<std::int64_t>(tiny_vocabulary().size());
-    config.layers = 2;
+    config.layers = size_.layers;
     config.hidden_size = 32;
     config.heads = 4;
     config.intermediate_size = 64;
@@ -132,7 +143,10 @@ class DataParallelTest : public testing::Test {
   }
 
   DeviceRef device_ = make_device();
-  std::int64_t steps_ = device_->kind() == DeviceKind::cpu ? 50 : 6;  // an emulated one takes its time
+  Size size_ =
+      device_->kind() == DeviceKind::cpu
+          ? Size{}
+          : Size{.steps = 2, .layers = 1, .dev_rows = 10, .dev_batch = 2, .documents = 12, .batch_size = 6, .batch_tokens = 72};
   TemporaryFolder folder_;
   std::unique_ptr<Communicator> bootstrap_, gpus_;
   Communicator* communicator_ = nullptr;
@@ -170,9 +184,9 @@ TEST_F(DataParallelTest, FineTuningComesToWhatARunAloneDoes) {
   // The bias of the head is a sum of 16 terms that cancel to a quarter of their sizes, and so have their rounding four times.
   expect_gradients_near(classifier()->arena(), first_gradients, alone_gradients, 4e-6);
 
-  const auto [losses, last_gradients, tokens] = run(communicator_, steps_);
-  expect_losses_near(losses, std::get<0>(run(nullptr, steps_)));
-  const auto [again_losses, again_gradients, again_tokens] = run(communicator_, steps_);
+  const auto [losses, last_gradients, tokens] = run(communicator_, size_.steps);
+  expect_losses_near(losses, std::get<0>(run(nullptr, size_.steps)));
+  const auto [again_losses, again_gradients, again_tokens] = run(communicator_, size_.steps);
   EXPECT_EQ(losses, again_losses) << "the same bits from run to run";
   EXPECT_EQ(last_gradients, again_gradients);
 }
@@ -191,9 +205,9 @@ TEST_F(DataParallelTest, PreTrainingComesToWhatARunAloneDoes) {
   const auto alone = run(nullptr, 1, 0).second;
   expect_gradients_near(masked_lm()->arena(), run(communicator_, 1, 0).second, alone, 1e-6);
   expect_gradients_near(masked_lm()->arena(), run(communicator_, 1, 40).second, alone, 1e-6);
-  const auto losses = run(communicator_, steps_, 0).first;
-  expect_losses_near(losses, run(nullptr, steps_, 0).first);
-  EXPECT_EQ(losses, run(communicator_, steps_, 0).first) << "the same bits from run to run";
+  const auto losses = run(communicator_, size_.steps, 0).first;
+  expect_losses_near(losses, run(nullptr, size_.steps, 0).first);
+  EXPECT_EQ(losses, run(communicator_, size_.steps, 0).first) << "the same bits from run to run";
 }
 
 TEST_F(DataParallelTest, ARankWithoutSamplesTakesPart) {
@@ -242,7 +256,7 @@ TEST_F(DataParallelTest, EvaluationsAreSharedOut) {
   const auto model = classifier();
   const LabelledSamples dev = samples(*model, "dev.tsv");
   const auto evaluated = [&](Communicator* communicator) {
-    return *evaluate_until(nullptr, *model, dev.samples, dev.labels, 16, communicator);
+    return *evaluate_until(nullptr, *model, dev.samples, dev.labels, size_.dev_batch, communicator);
   };
   const ClassificationMetrics together = evaluated(communicator_);
   const ClassificationMetrics alone = evaluated(nullptr);
@@ -261,18 +275,19 @@ TEST_F(DataParallelTest, EvaluationsAreSharedOut) {
 TEST_F(DataParallelTest, OneRankThatIsToldToStopEndsTheRunForAll) {
   const auto model = classifier();
   const LabelledSamples train = samples(*model, "train.tsv");
+  finetune_.max_steps = 10;
   std::atomic<int> stop{0};
   Losses<FinetuneObserver> observer;
   const bool mine = communicator_ == nullptr || communicator_->rank() == communicator_->size() - 1;
   observer.on_log = [&](const StepLog& log) {
-    if (mine && log.step == 3) stop = 2;
+    if (mine && log.step == 1) stop = 2;
   };
   const FinetuneResult result = finetune(*model, train, nullptr, finetune_, observer, &stop, communicator_);
   EXPECT_TRUE(result.interrupted);
-  EXPECT_EQ(result.steps, 4);
+  EXPECT_EQ(result.steps, 2) << "which hears of it";
   if (!mine) stop = 0;
   const LabelledSamples dev = samples(*model, "dev.tsv");
-  EXPECT_FALSE(evaluate_until(&stop, *model, dev.samples, dev.labels, 16, communicator_).has_value());
+  EXPECT_FALSE(evaluate_until(&stop, *model, dev.samples, dev.labels, size_.dev_batch, communicator_).has_value());
 }
 
 TEST_F(DataParallelTest, OtherWeightsAreRefusedByAllAndCanBeShared) {

@@ -9,6 +9,10 @@ endif()
 # Several ranks that train one model: once as a run alone, and under mpirun.
 lathe_test(data_parallel SOURCES runtime/communicator_main.cc training/data_parallel_test.cc training/shard_optimizer_test.cc training/step_trace_test.cc LINKS lathe::training fmt::fmt nlohmann_json::nlohmann_json)
 lathe_mpi_tests(data_parallel 1 2 3 4)
+if(LATHE_NCCL_BACKEND STREQUAL "EMULATED")
+  lathe_test(overlap SOURCES runtime/communicator_main.cc training/overlap_test.cc LINKS lathe::training fmt::fmt)
+  lathe_mpi_tests(overlap 2)
+endif()
 
 # The same with a published model on real text, where everything is tested. The run alone leaves what the others compare with.
 lathe_test(sst2_ranks WHOLE SOURCES runtime/communicator_main.cc training/sst2_ranks_test.cc LINKS lathe::training)

@@ -3,8 +3,12 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "lathe/kernels/emulation/host_operation.h"
+#include "lathe/kernels/emulation/trace.h"
 #include "tests/kernels/emulation/device.h"
 
 namespace lathe::test {
@@ -316,6 +320,72 @@ TEST_F(Runtime, AnExternalEventOfAGraphIsAwaitedOutsideOfIt) {
               }).substr(0, 25),
               "emulation: stream order: ");
   });
+  cudaGraphExecDestroy(graph);
+}
+
+/// The kernels that `work` has run, in the given order of streams, and the number of each one's stream.
+template <class Work>
+std::vector<std::pair<std::string, std::size_t>> traced(Order streams, const Work& work) {
+  emulation::configure({.streams = streams, .trace = true});
+  emulation::take_trace();
+  EXPECT_EQ(fault(work), "");
+  std::vector<std::pair<std::string, std::size_t>> kernels;
+  std::uint64_t moment = 0;
+  for (const emulation::TracedOperation& operation : emulation::take_trace()) {
+    EXPECT_LT(moment, operation.began);  // nothing here waits for another process
+    EXPECT_LT(operation.began, operation.ended);
+    moment = operation.ended;
+    if (operation.name.ends_with("_kernel")) kernels.emplace_back(operation.name, operation.stream);
+  }
+  emulation::configure({});
+  return kernels;
+}
+
+TEST_F(Runtime, WhatAwaitsAnExternalEventRunsBesideTheRestOfTheGraph) {
+  cudaGraphExec_t graph = instantiate(capture(first_, [&] {
+    run_add_one({first_}, x_, kCount);
+    cudaEventRecordWithFlags(event_, first_, cudaEventRecordExternal);
+    run_add_one({first_}, y_, kCount);
+  }));
+  const auto work = [&] {
+    cudaGraphLaunch(graph, first_);
+    cudaStreamWaitEvent(second_, event_);
+    run_double({second_}, x_, x_, kCount);
+  };
+  const auto names = [&](Order streams) {
+    std::vector<std::string> list;
+    for (const auto& [name, stream] : traced(streams, work)) list.push_back(name);
+    return list;
+  };
+  EXPECT_EQ(names(Order::forward), (std::vector<std::string>{"add_one_kernel", "add_one_kernel", "double_kernel"}));
+  EXPECT_EQ(names(Order::reverse), (std::vector<std::string>{"add_one_kernel", "double_kernel", "add_one_kernel"}))
+      << "a stream that was made later goes first, as soon as it may";
+  cudaGraphExecDestroy(graph);
+}
+
+TEST_F(Runtime, AGraphDoesNotRunBesideItself) {
+  cudaGraphExec_t graph = instantiate(capture(first_, [&] {
+    run_add_one({first_}, x_, kCount);
+    run_add_one({first_}, y_, kCount);
+  }));
+  const auto kernels = traced(Order::reverse, [&] {
+    cudaGraphLaunch(graph, first_);
+    cudaGraphLaunch(graph, second_);
+  });
+  ASSERT_EQ(kernels.size(), 4U);
+  EXPECT_EQ(kernels[0].second, kernels[1].second) << "the first launch";
+  EXPECT_EQ(kernels[2].second, kernels[3].second);
+  EXPECT_NE(kernels[1].second, kernels[2].second);
+  cudaGraphExecDestroy(graph);
+}
+
+TEST_F(Runtime, AGraphWhoseEventIsGoneIsRefused) {
+  cudaEvent_t gone = nullptr;
+  cudaEventCreateWithFlags(&gone, cudaEventDisableTiming);
+  cudaGraphExec_t graph = instantiate(capture(first_, [&] { cudaEventRecordWithFlags(gone, first_, cudaEventRecordExternal); }));
+  cudaEventDestroy(gone);
+  EXPECT_EQ(fault([&] { cudaGraphLaunch(graph, first_); }),
+            "emulation: memory: a graph's event that was destroyed, or never made, is used");
   cudaGraphExecDestroy(graph);
 }
 
