@@ -128,7 +128,7 @@ RunEstimate estimate_run(MaskedLm& model, const TokenizedSamples& train, const T
                          const PretrainSettings& settings, Communicator* communicator) {
   PretrainSettings still = settings;
   still.learning_rate = 0.0;
-  rehearse(model, train, settings, communicator);
+  rehearse(model, train, settings, communicator == nullptr ? Place() : communicator->place());
   RunEstimate estimate = after_largest_step(model, pretrain_steps(settings, train), largest_batch_tokens(train, settings));
 
   StepTimer<PretrainObserver> timer(model.device());

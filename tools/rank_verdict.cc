@@ -47,11 +47,11 @@ class Judgement {
  private:
   std::string who(std::size_t rank) const { return fmt::format("rank {} (host {})", rank, name(ranks_[rank].host, 40)); }
 
-  static std::string in_step(const RankReport& report) {
+  static std::string in_step(const Heartbeat& report) {
     return report.step == 0 ? "before the first step" : fmt::format("in step {}", report.step);
   }
   /// "computing in step 3", "in all-reduce of 512 f32, in step 3".
-  static std::string doing(const RankReport& report) {
+  static std::string doing(const Heartbeat& report) {
     if (report.waiting_in.empty()) return fmt::format("{} {}", report.work, in_step(report));
     return fmt::format("in {}, {}", report.waiting_in, in_step(report));
   }
@@ -127,7 +127,7 @@ class Judgement {
       if (!is_idle(ranks_[r])) continue;
       for (std::size_t other = 0; other < ranks_.size(); ++other) {
         if (!is_idle(ranks_[other]) || ranks_[other].report.entered <= ranks_[r].report.entered) continue;
-        const RankReport& waits = ranks_[other].report;
+        const Heartbeat& waits = ranks_[other].report;
         return Verdict{.status = 1,
                        .message = fmt::format("{} has not come to {} for {} s (--comm-timeout), where rank {} is {}; it is {}",
                                               who(r), waits.waiting_in.empty() ? "the next collective" : waits.waiting_in,
@@ -139,7 +139,7 @@ class Judgement {
 
   /// All are in the same function and none comes out: nobody's fault, but the network's.
   std::optional<Verdict> none_returns() const {
-    const RankReport& first = ranks_.front().report;
+    const Heartbeat& first = ranks_.front().report;
     const bool stuck = std::ranges::all_of(ranks_, [&](const RankState& rank) {
       return is_idle(rank) && rank.report.entered == first.entered && !rank.report.waiting_in.empty();
     });
@@ -164,13 +164,13 @@ class Judgement {
 
 }  // namespace
 
-std::string to_line(const RankReport& report) {
+std::string to_line(const Heartbeat& report) {
   constexpr std::size_t kLongestName = 100;
   return fmt::format("{}\t{}\t{}\t{}\t{}\t{}", report.entered, report.signs, report.step, report.agreed ? 1 : 0,
                      name(report.work, kLongestName), name(report.waiting_in, kLongestName));
 }
 
-std::optional<RankReport> parse_report(std::string_view line) {
+std::optional<Heartbeat> parse_heartbeat(std::string_view line) {
   std::vector<std::string_view> fields;
   for (std::size_t end = 0; end != std::string_view::npos;) {
     end = line.find('\t');
@@ -185,7 +185,7 @@ std::optional<RankReport> parse_report(std::string_view line) {
     if (!value || *value < 0) return std::nullopt;
     numbers[i] = *value;
   }
-  return RankReport{.entered = numbers[0],
+  return Heartbeat{.entered = numbers[0],
                     .signs = numbers[1],
                     .step = numbers[2],
                     .agreed = numbers[3] != 0,

@@ -9,8 +9,8 @@
 
 namespace lathe {
 
-/// What a rank tells of itself.
-struct RankReport {
+/// What a rank tells of itself, again and again.
+struct Heartbeat {
   std::int64_t entered = 0;  ///< collective functions that it has called
   std::int64_t signs = 0;    ///< of work: whatever its main thread has done
   std::int64_t step = 0;     ///< from 1; 0 before the first
@@ -18,13 +18,13 @@ struct RankReport {
   std::string work;          ///< "evaluating"
   std::string waiting_in;    ///< the collective function that it is in; empty outside of one
 
-  bool operator==(const RankReport&) const = default;
+  bool operator==(const Heartbeat&) const = default;
 };
 
 /// One line, without its end.
-std::string to_line(const RankReport& report);
+std::string to_line(const Heartbeat& report);
 /// Nothing for what to_line() didn't make.
-std::optional<RankReport> parse_report(std::string_view line);
+std::optional<Heartbeat> parse_heartbeat(std::string_view line);
 
 /// How a rank ended its work by an exception.
 struct Thrown {
@@ -42,7 +42,7 @@ struct RankState {
 
   std::string host;
   Standing standing = Standing::absent;  ///< gone: its connection ended without a word; left: it has said goodbye
-  RankReport report;
+  Heartbeat report;
   std::optional<Thrown> thrown;
   Clock::time_point heard;    ///< when it spoke last
   Clock::time_point changed;  ///< when its report last became another

@@ -384,7 +384,7 @@ class Watchdog::Thread {
  private:
   /// What the main thread has to say.
   struct Own {
-    RankReport report;
+    Heartbeat report;
     std::optional<Thrown> thrown;
     bool leaves = false;
     bool quits = false;
@@ -430,7 +430,7 @@ class Watchdog::Thread {
     return now;
   }
 
-  static void take(RankState& state, const RankReport& report, Clock::time_point now) {
+  static void take(RankState& state, const Heartbeat& report, Clock::time_point now) {
     state.heard = now;
     if (state.report == report) return;
     state.report = report;
@@ -540,7 +540,7 @@ class Watchdog::Thread {
       const std::string_view rest = std::string_view(*line).substr(std::min<std::size_t>(1, line->size()));
       state.heard = now;
       if (line->starts_with(kReport)) {
-        if (const auto report = parse_report(rest)) take(state, *report, now);
+        if (const auto report = parse_heartbeat(rest)) take(state, *report, now);
       } else if (line->starts_with(kThrown)) {
         state.thrown = parse_thrown(rest);
       } else if (line->starts_with(kGoodbye)) {
@@ -603,7 +603,7 @@ class Watchdog::Thread {
         if (line->starts_with(kEnd)) end_as_told(rest);
         if (line->starts_with(kAsk)) asked = true;
         if (line->starts_with(kReport)) {
-          if (const auto report = parse_report(rest)) take(first, *report, now);
+          if (const auto report = parse_heartbeat(rest)) take(first, *report, now);
         }
       }
       if (parting && (!there || now - first.heard >= timeouts_.comm)) break;

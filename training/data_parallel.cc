@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "lathe/kernels/optimizer.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {

@@ -144,10 +144,10 @@ TEST_F(RankVerdict, ALongMessageLeavesRoomForWhoAndWhere) {
   EXPECT_TRUE(message.ends_with("xxx full; rank 0 waits in all-reduce of 512 f32, in step 4")) << message;
 }
 
-TEST(RankReport, SurvivesItsLine) {
-  const RankReport report{
+TEST(Heartbeat, SurvivesItsLine) {
+  const Heartbeat report{
       .entered = 3, .signs = 9, .step = 2, .agreed = true, .work = "saving", .waiting_in = "gather\tof\nlines"};
-  const auto read = parse_report(to_line(report));
+  const auto read = parse_heartbeat(to_line(report));
   ASSERT_TRUE(read.has_value());
   EXPECT_EQ(read->entered, 3);
   EXPECT_EQ(read->step, 2);
@@ -156,7 +156,7 @@ TEST(RankReport, SurvivesItsLine) {
   EXPECT_EQ(read->waiting_in, "gather\\x09of\\x0Alines");
   for (const char* line : {"", "1\t2\t3\t1\tcomputing", "1\t2\t3\t1\ta\tb\tc", "x\t2\t3\t1\ta\tb", "1\t-2\t3\t1\ta\tb",
                            "9999999999999999999\t2\t3\t1\ta\tb"})
-    EXPECT_FALSE(parse_report(line).has_value()) << line;
+    EXPECT_FALSE(parse_heartbeat(line).has_value()) << line;
 }
 
 }  // namespace
