@@ -2,7 +2,8 @@
 // way of the choices.
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <algorithm>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ using Strings = std::vector<std::string>;
 class MpirunProductsTest : public RefusalTest {
  protected:
   Strings arguments(const std::string& output, const Strings& more) const {
-    Strings all = finetune({"--max-steps", "2", "--batch-size", "12", "--threads", "1", "--device", "emulated"});
+    Strings all = finetune({"--max-steps", "1", "--batch-size", "12", "--threads", "1", "--device", "emulated"});
     std::ranges::replace(all, path("run"), path(output));
     all.insert(all.end(), more.begin(), more.end());
     return all;

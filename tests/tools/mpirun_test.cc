@@ -35,7 +35,7 @@ Strings operator+(Strings a, const Strings& b) {
 class MpirunTest : public RefusalTest {
  protected:
   MpirunTest() {
-    write_tiny_data(folder_ / "dev.tsv", 30, 2);
+    write_tiny_data(folder_ / "dev.tsv", emulated() ? 12 : 30, 2);
     write_tiny_text(folder_ / "text.txt", 40, 1);
     write_tiny_text(folder_ / "dev.txt", 8, 2);
   }
@@ -57,7 +57,7 @@ class MpirunTest : public RefusalTest {
                    "--batch-size",
                    "12",
                    "--max-steps",
-                   emulated() ? "4" : "15",
+                   emulated() ? "2" : "15",
                    "--lr",
                    "1e-3",
                    "--log-steps",
@@ -83,7 +83,7 @@ class MpirunTest : public RefusalTest {
                    "--max-length",
                    "32",
                    "--max-steps",
-                   emulated() ? "3" : "10",
+                   emulated() ? "2" : "10",
                    "--lr",
                    "1e-3",
                    "--log-steps",
