@@ -37,7 +37,7 @@ bool learns() {
 
   lathe::ParameterSet parameters;
   auto& weight = parameters.add({.name = "weight", .shape = {2, 2}, .file_names = {}});
-  const lathe::ParameterArena arena(device, lathe::DType::f32, parameters);
+  lathe::ParameterArena arena(device, lathe::DType::f32, parameters);
   lathe::ParameterArena::initialise(weight, 1, 0.1);
   lathe::AdamWOptimizer optimizer(arena, {.weight_decay = 0.0});
 

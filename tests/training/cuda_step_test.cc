@@ -43,7 +43,7 @@ struct Trained {
 Trained train(const DeviceRef& device, const Way& way, const Members& members, std::int64_t steps = kSteps) {
   ParameterSet parameters;
   const BertClassifier model(parameters, tiny(), 2, 0.1);
-  const ParameterArena arena(device, way.dtype, parameters);
+  ParameterArena arena(device, way.dtype, parameters);
   for (const Parameter& parameter : parameters.all()) ParameterArena::initialise(parameter, 3, 0.05);
   AdamWOptimizer optimizer(arena, {}, way.replay);
   TrainingStep step(
