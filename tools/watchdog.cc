@@ -441,7 +441,7 @@ class Watchdog::Thread {
 
   void watch_all() {
     auto next = Clock::now() + interval_;
-    std::optional<Clock::time_point> decision;
+    auto decision = Clock::time_point::max();  // no verdict yet
     states_[0].standing = RankState::Standing::here;
     for (;;) {
       std::vector<pollfd> files = {{.fd = bell_.number(), .events = POLLIN, .revents = 0}};
@@ -451,7 +451,7 @@ class Watchdog::Thread {
       add(listener_.number());
       for (const Stranger& stranger : strangers_) add(stranger.link.number());
       for (const Link& link : links_) add(link.number());
-      const auto now = wait(files, decision ? std::min(next, *decision) : next);
+      const auto now = wait(files, std::min(next, decision));
       if (listener_) receive_strangers(now);
       for (std::size_t r = 1; r < links_.size(); ++r) receive(r, now);
       const Own mine = own();
@@ -464,14 +464,14 @@ class Watchdog::Thread {
       }
       const auto verdict = judge(states_, begin_, now, timeouts_);
       if (!verdict) {
-        decision.reset();
+        decision = Clock::time_point::max();
         continue;
       }
-      if (!decision) {
+      if (decision == Clock::time_point::max()) {
         decision = now + kGrace;
         tell_all(std::string(1, kAsk));
       }
-      if (now >= *decision || all_failed()) end(*verdict);
+      if (now >= decision || all_failed()) end(*verdict);
     }
     finish();
   }
