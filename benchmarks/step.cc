@@ -157,9 +157,8 @@ class Marks final : public Observer {
           step.upload += seconds;
           break;
         case StepPhase::computed:
-          step.compute += seconds;
-          break;
         case StepPhase::summed:  // at once, by a run alone
+          step.compute += seconds;
           break;
         case StepPhase::updated:
           step.update += seconds;
