@@ -98,11 +98,13 @@ TEST_F(LaunchTest, TheWorkOfOneProcessIsntDoneBySeveral) {
     const CommandResult result = launched(arguments, {{"OMPI_COMM_WORLD_SIZE", "2"}});
     EXPECT_EQ(result.status, 2);
     EXPECT_EQ(result.out, "");
-    EXPECT_EQ(result.error,
-              "lathe: " + command +
-                  " is the work of one process, and mpirun announces 2 (OMPI_COMM_WORLD_SIZE=2): start it without mpirun; "
-                  "what several do by themselves is started by `env -u OMPI_COMM_WORLD_SIZE lathe " +
-                  command + "`\n");
+    std::string expected = "lathe: ";
+    expected.append(command)
+        .append(" is the work of one process, and mpirun announces 2 (OMPI_COMM_WORLD_SIZE=2): start it without mpirun; what ")
+        .append("several do by themselves is started by `env -u OMPI_COMM_WORLD_SIZE lathe ")
+        .append(command)
+        .append("`\n");
+    EXPECT_EQ(result.error, expected);
   }
 }
 

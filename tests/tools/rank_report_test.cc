@@ -146,11 +146,7 @@ TEST(RankReport, TheLowestInstructionSetIsTaken) {
   EXPECT_EQ(lowest_target(reports), std::nullopt);
 }
 
-std::vector<std::string> eight() {
-  std::vector<std::string> gpus;
-  for (int i = 0; i < 8; ++i) gpus.push_back("GPU-" + std::to_string(i));
-  return gpus;
-}
+std::vector<std::string> eight() { return {"GPU-0", "GPU-1", "GPU-2", "GPU-3", "GPU-4", "GPU-5", "GPU-6", "GPU-7"}; }
 
 std::vector<int> gpus(const Reports& reports, int first = 0) {
   std::vector<int> all;
