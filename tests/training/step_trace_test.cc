@@ -80,8 +80,8 @@ class StepTraceTest : public testing::Test {
       communicator_ = gpus_ ? gpus_.get() : bootstrap_.get();
     }
     write_tiny_model(folder_ / "model");
-    write_tiny_data(folder_ / "train.tsv", 16, 1);
-    settings_.batch_size = 8;  // little, for the emulation's sake
+    write_tiny_data(folder_ / "train.tsv", 24, 1);
+    settings_.batch_size = 12;  // little, for the emulation's sake
     settings_.max_steps = 3;
     settings_.log_steps = 3;
     settings_.micro_batch_tokens = 24;
