@@ -40,6 +40,8 @@ using std::chrono::milliseconds;
 /// What is told after a rank ended is waited for so long: a lower rank may have failed too, and others tell where they wait. A launcher that saw
 /// it end kills the others, after a second by SIGKILL.
 constexpr milliseconds kGrace{300};
+/// Rank 0 looks whether a time is up at least so often, however seldom ranks speak.
+constexpr milliseconds kLook{250};
 /// Connecting, and being let in.
 constexpr milliseconds kGreeting{5000};
 /// A line on a connection.
@@ -451,7 +453,7 @@ class Watchdog::Thread {
       add(listener_.number());
       for (const Stranger& stranger : strangers_) add(stranger.link.number());
       for (const Link& link : links_) add(link.number());
-      const auto now = wait(files, std::min(next, decision));
+      const auto now = wait(files, std::min({next, decision, Clock::now() + kLook}));
       if (listener_) receive_strangers(now);
       for (std::size_t r = 1; r < links_.size(); ++r) receive(r, now);
       const Own mine = own();
@@ -686,7 +688,9 @@ class StartTimer::Thread {
     const SignalsBlocked blocked;
     thread_ = std::thread([this, timeout, message = std::move(message)] {
       std::unique_lock lock(mutex_);
-      if (over_.wait_for(lock, timeout, [this] { return started_; })) return;
+      // Who has nothing to say leaves the first word, and the first end, to who has.
+      const milliseconds more(message.empty() ? 2000 : 0);
+      if (over_.wait_for(lock, timeout + more, [this] { return started_; })) return;
       if (!message.empty()) say(STDERR_FILENO, message);
       ::_exit(1);
     });
