@@ -111,6 +111,7 @@ function(lathe_mpi_environment test)
     GTEST_COLOR=no OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
     OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
     OMPI_MCA_plm=isolated OMPI_MCA_oob_tcp_if_include=lo PMIX_MCA_ptl_tcp_if_include=lo
+    LATHE_CACHE=none # ranks would keep tokens in the user's own folder
     # Open MPI leaves some, in libraries that it unloads, so that they can't be told apart by name; and a library that is loaded before all else
     # (LD_PRELOAD) comes before the sanitizer's.
     ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0)

@@ -179,6 +179,8 @@ void AdamWOptimizer::gather_master() {
   together([&](Communicator& ranks) {
     for (const Share& bucket : buckets_) ranks.all_gather(whole.view(bucket.begin, Shape{bucket.count}), kArenaBlock);
   });
+  // Ranks go on to work of their own, a file or a part of an evaluation, in which none should still need another.
+  ranks_.communicator->wait();
   arena_.lend_gradients();
 }
 

@@ -41,7 +41,7 @@ class AdamWOptimizer {
   OptimizerStep last() const;
 
   /// Makes the arena's master whole on all ranks, for what is saved: in the gradients' memory, until release_master() and the next gradients.
-  /// Collective. Does nothing where it is whole already: without sharding, and in fp32, where every step leaves it whole.
+  /// Collective; waits for it. Does nothing where it is whole already: without sharding, and in fp32, where every step leaves it whole.
   void gather_master();
   /// Lets the arena's master go where the optimizer has the rank's part of it. Before the steps, which don't work on gather_master()'s.
   void release_master();

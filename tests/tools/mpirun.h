@@ -23,6 +23,7 @@ inline const std::vector<std::pair<const char*, const char*>>& mpirun_variables(
                                                                              {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},
                                                                              {"OMPI_MCA_plm", "isolated"},
                                                                              {"ASAN_OPTIONS", "detect_leaks=0"},
+                                                                             {"LATHE_CACHE", "none"},
                                                                              {"OMPI_MCA_oob_tcp_if_include", "lo"},
                                                                              {"PMIX_MCA_ptl_tcp_if_include", "lo"}};
   return variables;
