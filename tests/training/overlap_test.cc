@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "lathe/kernels/emulation/fault.h"
@@ -94,14 +95,16 @@ class Emulated {
 class OverlapTest : public testing::Test {
  protected:
   OverlapTest() {
+    SampleLists samples;
     for (const std::int64_t length : {5, 9, 3, 12, 2, 7, 11, 4}) {
       for (std::int64_t i = 0; i < length; ++i) {
-        samples_.ids.push_back(static_cast<std::int32_t>((7 * i + 3 * length) % kVocabulary));
-        samples_.types.push_back(0);
+        samples.ids.push_back(static_cast<std::int32_t>((7 * i + 3 * length) % kVocabulary));
+        samples.types.push_back(0);
       }
       labels_.push_back(static_cast<std::int32_t>(5 * length % kVocabulary));
-      samples_.offsets.push_back(static_cast<std::int64_t>(samples_.ids.size()));
+      samples.offsets.push_back(static_cast<std::int64_t>(samples.ids.size()));
     }
+    samples_ = std::move(samples);
   }
   bool is_last() const { return bootstrap_->rank() == bootstrap_->size() - 1; }
 
