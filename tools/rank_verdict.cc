@@ -186,11 +186,11 @@ std::optional<Heartbeat> parse_heartbeat(std::string_view line) {
     numbers[i] = *value;
   }
   return Heartbeat{.entered = numbers[0],
-                    .signs = numbers[1],
-                    .step = numbers[2],
-                    .agreed = numbers[3] != 0,
-                    .work = std::string(fields[4]),
-                    .waiting_in = std::string(fields[5])};
+                   .signs = numbers[1],
+                   .step = numbers[2],
+                   .agreed = numbers[3] != 0,
+                   .work = std::string(fields[4]),
+                   .waiting_in = std::string(fields[5])};
 }
 
 std::optional<Verdict> judge(std::span<const RankState> ranks, RankState::Clock::time_point begin,
