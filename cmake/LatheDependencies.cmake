@@ -5,6 +5,8 @@ find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED) # its functions are in the header
+mark_as_advanced(XXHASH_INCLUDE_DIR)
 if(LATHE_CUDA STREQUAL "EMULATED")
   find_package(Boost 1.74 REQUIRED COMPONENTS context)
   pkg_check_modules(libdw REQUIRED IMPORTED_TARGET libdw libelf)

@@ -1,17 +1,23 @@
 #pragma once
 // A hash by which contents are told apart, as fast as they are read.
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 namespace [[gnu::visibility("default")]] lathe {
 
-/// XXH64 (Yann Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md) of bytes that are given piece by piece; how they are cut
-/// changes nothing. It finds what chance breaks; it is no protection against somebody who looks for two contents of one hash.
+/// XXH64 (Yann Collet's xxHash) of bytes that are given piece by piece; how they are cut changes nothing. It finds what chance breaks; it is no
+/// protection against somebody who looks for two contents of one hash.
 class ContentHash {
  public:
   explicit ContentHash(std::uint64_t seed = 0);
+  ~ContentHash();
+  ContentHash(ContentHash&&) noexcept;
+  ContentHash& operator=(ContentHash&&) noexcept;
+  ContentHash(const ContentHash&) = delete;
+  ContentHash& operator=(const ContentHash&) = delete;
+
   void add(std::span<const std::byte> data);
   /// The hash of all that was added; more may be added after.
   std::uint64_t value() const;
@@ -19,10 +25,8 @@ class ContentHash {
   std::uint64_t size() const noexcept { return size_; }
 
  private:
-  static constexpr std::size_t kStripe = 32;
-  std::array<std::uint64_t, 4> lanes_;
-  std::array<std::byte, kStripe> rest_{};  // the first size_ % kStripe: what makes no whole stripe yet
-  std::uint64_t seed_;
+  struct State;
+  std::unique_ptr<State> state_;
   std::uint64_t size_ = 0;
 };
 

@@ -13,6 +13,8 @@ trap 'rm -rf "$work"' EXIT
 # mpirun's line as it stands.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# Nothing that a check starts listens beyond this machine.
+export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_plm=isolated OMPI_MCA_oob_tcp_if_include=lo PMIX_MCA_ptl_tcp_if_include=lo
 
 # Each marked block becomes a script named after its line.
 awk -v folder="$work" '

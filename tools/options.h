@@ -42,6 +42,7 @@ struct TrainingOptions {
   std::int64_t micro_batch_tokens = 0;
   std::string recompute = "none";
   bool shard_optimizer = false;
+  std::int64_t gradient_bucket_mib = 25;
   bool no_graphs = false;
   bool tune = false;
   std::optional<std::filesystem::path> product_table;

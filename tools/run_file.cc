@@ -7,9 +7,11 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <span>
 
 #include "lathe/checkpoint/input_file.h"
 #include "lathe/runtime/atomic_file.h"
+#include "lathe/runtime/content_hash.h"
 #include "lathe/runtime/error.h"
 #include "lathe/text/utf8.h"
 
@@ -185,13 +187,11 @@ std::vector<RunSetting> read_run_file(const std::filesystem::path& path) {
 std::string content_hash(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw FileError(path, "cannot be opened");
-  std::uint64_t hash = 0xCBF29CE484222325U;
+  ContentHash hash;
   std::vector<char> buffer(1 << 20);
-  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), file.gcount() > 0) {
-    for (std::streamsize i = 0; i < file.gcount(); ++i)
-      hash = (hash ^ static_cast<unsigned char>(buffer[static_cast<std::size_t>(i)])) * 0x100000001B3U;
-  }
-  return fmt::format("fnv1a64:{:016x}", hash);
+  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), file.gcount() > 0)
+    hash.add(std::as_bytes(std::span(buffer).first(static_cast<std::size_t>(file.gcount()))));
+  return fmt::format("xxh64:{:016x}", hash.value());
 }
 
 }  // namespace lathe

@@ -41,7 +41,7 @@ inline constexpr std::size_t kLargestRunFile = std::size_t{1} << 20U;
 /// Reads and parses a file. Throws FileError and FormatError.
 std::vector<RunSetting> read_run_file(const std::filesystem::path& path);
 
-/// A number that changes with the file's contents: "fnv1a64:0123456789abcdef".
+/// A number that changes with the file's contents: "xxh64:0123456789abcdef".
 std::string content_hash(const std::filesystem::path& path);
 
 }  // namespace lathe

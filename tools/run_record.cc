@@ -28,6 +28,7 @@ void append_training_settings(RunSection& run, const TrainingOptions& options, c
                                        {"micro-batch-tokens", options.micro_batch_tokens},
                                        {"recompute", options.recompute},
                                        {"shard-optimizer", options.shard_optimizer},
+                                       {"gradient-bucket-mib", options.gradient_bucket_mib},
                                        {"no-graphs", options.no_graphs},
                                        {"device", device.name},
                                        {"precision", device.precision},

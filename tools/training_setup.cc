@@ -102,6 +102,7 @@ TrainingSettings training_settings(const TrainingOptions& options) {
   settings.log_steps = options.log_steps;
   settings.micro_batch_tokens = options.micro_batch_tokens;
   settings.recompute = options.recompute == "blocks" ? Recompute::blocks : Recompute::none;
+  settings.gradient_bucket_bytes = options.gradient_bucket_mib << 20;
   settings.shard_optimizer = options.shard_optimizer ? ShardOptimizer::yes : ShardOptimizer::no;
   settings.replay = options.no_graphs ? Replay::off : Replay::graphs;
   settings.tune_products = options.tune;

@@ -8,28 +8,22 @@
 #include <string>
 
 #include "lathe/kernels/optimizer.h"
+#include "lathe/runtime/content_hash.h"
 #include "lathe/runtime/error.h"
 
 namespace lathe {
 namespace {
 
-/// FNV-1a over 64-bit words (Fowler, Noll, Vo): not against malice, but against drift.
 std::uint64_t hash_of(const ParameterArena& arena) {
-  constexpr std::uint64_t kPrime = 0x100000001B3;
   constexpr std::int64_t kPiece = std::int64_t{1} << 22;  // elements that are brought to the host at once
-  std::uint64_t hash = 0xCBF29CE484222325;
+  ContentHash hash;
   const Tensor& weights = arena.master() ? arena.master() : arena.values();
   const auto add = [&]<class T>(std::vector<T> host) {
     for (std::int64_t at = 0; at < weights.size(); at += kPiece) {
       const Tensor piece = weights.view(at, Shape{std::min(kPiece, weights.size() - at)});
       host.resize(static_cast<std::size_t>(piece.size()));
       piece.copy_to<T>(host);
-      // An arena's blocks are whole words.
-      for (std::size_t i = 0; i < host.size(); i += sizeof(std::uint64_t) / sizeof(T)) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, &host[i], sizeof(word));
-        hash = (hash ^ word) * kPrime;
-      }
+      hash.add(std::as_bytes(std::span(host)));
     }
   };
   if (weights.dtype() == DType::bf16) {
@@ -37,7 +31,7 @@ std::uint64_t hash_of(const ParameterArena& arena) {
   } else {
     add(std::vector<float>());
   }
-  return hash;
+  return hash.value();
 }
 
 }  // namespace

@@ -140,7 +140,7 @@ def documents():
 
 def toml():
     yield "run", ('# A run.\n\n[run]\nmodel = "/models/bert"\nepochs = 3\nlr = 5e-05\nwarmup = 0.1\namp = true\ntext = "a \\"b\\" \\u0001"\n'
-                  '\n[data]\ntrain = "fnv1a64:0123456789abcdef"\n')
+                  '\n[data]\ntrain = "xxh64:0123456789abcdef"\n')
     yield "kinds", "[run]\na = [1, 2.5, 'x']\nb = 1979-05-27T07:32:00Z\nc = {d = 1, e = \"f\"}\ng.h = 0xFF\n"
     yield "strings", '[run]\na = """\nmany\nlines"""\nb = \'\'\'raw\'\'\'\n"c d" = ""\n'
     yield "tables", "[[run]]\na = 1\n[[run]]\na = 2\n[run.b]\nc = inf\n"

@@ -159,7 +159,7 @@ for tool in cmake ninja pkg-config; do
 done
 stand_in python3 </dev/null
 prefix=$scratch/prefix
-for header in Eigen/Core CLI/CLI.hpp fmt/format.h nlohmann/json.hpp utf8proc.h; do
+for header in Eigen/Core CLI/CLI.hpp fmt/format.h nlohmann/json.hpp utf8proc.h xxhash.h; do
   mkdir -p "$prefix/include/$(dirname "$header")"
   : >"$prefix/include/$header"
 done

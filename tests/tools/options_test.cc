@@ -198,11 +198,14 @@ TEST_F(OptionsTest, RecomputingIsRecordedAndNeedsLess) {
 TEST_F(OptionsTest, AProcessAloneKeepsAllOfTheOptimizersState) {
   const CommandResult plain = lathe(finetune("model", "train.tsv", "plain", {"--max-steps", "2"}));
   ASSERT_EQ(plain.status, 0) << plain.error;
-  const CommandResult sharded = lathe(finetune("model", "train.tsv", "sharded", {"--max-steps", "2", "--shard-optimizer"}));
+  const CommandResult sharded = lathe(finetune("model", "train.tsv", "sharded",
+                                               {"--max-steps", "2", "--shard-optimizer", "--gradient-bucket-mib", "1"}));
   ASSERT_EQ(sharded.status, 0) << sharded.error;
   EXPECT_TRUE(contents_of(folder_ / "sharded" / "model.safetensors") == contents_of(folder_ / "plain" / "model.safetensors"));
   EXPECT_NE(contents_of(folder_ / "plain" / "run.toml").find("shard-optimizer = false"), std::string::npos);
   EXPECT_NE(contents_of(folder_ / "sharded" / "run.toml").find("shard-optimizer = true"), std::string::npos);
+  EXPECT_NE(contents_of(folder_ / "plain" / "run.toml").find("gradient-bucket-mib = 25"), std::string::npos);
+  EXPECT_NE(contents_of(folder_ / "sharded" / "run.toml").find("gradient-bucket-mib = 1\n"), std::string::npos);
 }
 
 TEST_F(OptionsTest, ADryRunTellsMuchAndWritesNothing) {

@@ -241,6 +241,15 @@ void add_training(CLI::App& command, TrainingOptions& options, const char* seeds
           "memory for as much traffic, and the same results; a process alone keeps all of it")
       ->group(kTraining);
   command
+      .add_option(
+          "--gradient-bucket-mib", options.gradient_bucket_mib,
+          "of several processes, gradients that are summed at once, in MiB: the smaller, the sooner the first sum begins beside "
+          "a GPU's backward, and the more messages there are")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->type_name("MIB")
+      ->capture_default_str()
+      ->group(kTraining);
+  command
       .add_flag("--no-graphs", options.no_graphs,
                 "on a GPU, launch a step's kernels one by one instead of replaying what was captured of one")
       ->group(kTraining);

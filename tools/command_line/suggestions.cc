@@ -41,6 +41,7 @@ constexpr std::array kSettings = {
     Synonym{"gradient-checkpointing", "recompute"},
     Synonym{"deepspeed", "shard-optimizer"},
     Synonym{"fsdp", "shard-optimizer"},
+    Synonym{"ddp-bucket-cap-mb", "gradient-bucket-mib"},
     Synonym{"data-seed", "seed"},
     Synonym{"bf16", "precision"},
     Synonym{"fp16", "precision"},
