@@ -129,7 +129,8 @@ class Weights {
 };
 
 constexpr int kSteps = 5;
-const AdamWSettings kSettings{.weight_decay = 0.1, .max_norm = 2.0};
+constexpr std::int64_t kThreeBlocks = std::int64_t{3} * 4096;  // bytes of gradients
+constexpr AdamWSettings kSettings{.weight_decay = 0.1, .max_norm = 2.0};
 
 /// What steps came to, to the bit.
 struct Course {
@@ -224,12 +225,12 @@ TEST_F(ShardOptimizerTest, StateIsTakenForWhatARankOwnsAndWhatLiesBetweenTensors
     const auto added = [&](ShardOptimizer shard) {
       Weights weights(device_, dtype);
       const std::int64_t before = device_->memory().now;
-      const AdamWOptimizer optimizer(weights.arena(), kSettings, Replay::off, ranks(shard, 3 * 4096));
+      const AdamWOptimizer optimizer(weights.arena(), kSettings, Replay::off, ranks(shard, kThreeBlocks));
       return device_->memory().now - before;
     };
     const auto owned = [&] {
       Weights weights(device_, dtype);
-      return elements_of(ranks(ShardOptimizer::yes, 3 * 4096).owned(weights.arena()));
+      return elements_of(ranks(ShardOptimizer::yes, kThreeBlocks).owned(weights.arena()));
     }();
     constexpr std::int64_t kAll = 7 * kArenaBlock;
     const std::int64_t tables = added(ShardOptimizer::no) - 8 * kAll;  // of blocks, groups, the step
@@ -239,7 +240,7 @@ TEST_F(ShardOptimizerTest, StateIsTakenForWhatARankOwnsAndWhatLiesBetweenTensors
         << "the memory's granularity";
 
     Weights weights(device_, dtype);
-    const OptimizerRanks optimizer_ranks = ranks(ShardOptimizer::yes, 3 * 4096);
+    const OptimizerRanks optimizer_ranks = ranks(ShardOptimizer::yes, kThreeBlocks);
     GradientSum sum(communicator_, weights.arena(), optimizer_ranks.bucket_bytes, ShardOptimizer::yes);
     AdamWOptimizer optimizer(weights.arena(), kSettings, Replay::off, optimizer_ranks);
     for (int step = 0; step < 3; ++step) {
@@ -282,7 +283,7 @@ class ShardedRunTest : public ShardOptimizerTest {
     settings.learning_rate = 1e-3;
     settings.max_steps = 5;
     settings.log_steps = 1;
-    settings.gradient_bucket_bytes = 5 * 4096;
+    settings.gradient_bucket_bytes = std::int64_t{5} * 4096;
     settings.optimizer.max_norm = 0.1;
     settings.shard_optimizer = shard;
   }
