@@ -125,6 +125,7 @@ Ranks::Ranks(const WatchTimeouts& timeouts) : timeouts_(timeouts) {
   const std::vector<std::string> all = host_->gather(mine);
   sharing_ = static_cast<int>(std::ranges::count(all, mine));
   std::vector<std::string> hosts;
+  hosts.reserve(all.size());
   for (const std::string& text : all) hosts.push_back(text.substr(0, text.find('\n')));
   agreeing_ = true;
   if (!first()) silence();
