@@ -36,11 +36,11 @@ class Judgement {
       : ranks_(ranks), begin_(begin), now_(now), timeouts_(timeouts) {}
 
   std::optional<Verdict> reach() const {
-    if (const auto verdict = ended()) return verdict;
-    if (const auto verdict = silent()) return verdict;
-    if (const auto verdict = not_started()) return verdict;
-    if (const auto verdict = not_come()) return verdict;
-    if (const auto verdict = none_returns()) return verdict;
+    if (auto verdict = ended()) return verdict;
+    if (auto verdict = silent()) return verdict;
+    if (auto verdict = not_started()) return verdict;
+    if (auto verdict = not_come()) return verdict;
+    if (auto verdict = none_returns()) return verdict;
     return consequence();
   }
 

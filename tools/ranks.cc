@@ -100,6 +100,7 @@ Ranks::Ranks(const WatchTimeouts& timeouts) : timeouts_(timeouts) {
     print_warning(*fault);
   }
   std::vector<std::string> hosts;
+  hosts.reserve(reports_.size());
   for (const RankReport& report : reports_) hosts.push_back(report.host);
   watchdog_.emplace(*host_, std::move(hosts), timeouts, first() ? STDERR_FILENO : error_output_);
   timer.reset();

@@ -68,7 +68,7 @@ class RankFaultsTest : public RefusalTest {
     const auto out = folder_ / "stdout";
     const auto error = folder_ / "stderr";
     std::vector<std::string> words = {LATHE_MPIRUN, "-np", std::to_string(ranks)};
-    for (const auto& [name, value] : variables) words.insert(words.end(), {"-x", name + "=" + value});
+    for (const auto& [name, value] : variables) words.insert(words.end(), {"-x", fmt::format("{}={}", name, value)});
     words.emplace_back(LATHE_COMMAND);
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
