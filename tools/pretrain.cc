@@ -136,8 +136,8 @@ void print_sequences(const std::string& name, const TokenizedDocuments& made) {
                             counted(made.samples.count(), "sequence"), made.from_cache ? ", from the cache" : ""));
 }
 
-DocumentSequences read_sequences(const std::string& name, const std::vector<fs::path>& files, const WordPieceTokenizer& tokenizer,
-                                 std::int32_t max_length, int threads, TokenCache* cache) {
+TokenizedDocuments read_sequences(const std::string& name, const std::vector<fs::path>& files,
+                                  const WordPieceTokenizer& tokenizer, std::int32_t max_length, int threads, TokenCache* cache) {
   TokenizedDocuments made = tokenize_documents(tokenizer, files, max_length, threads, cache);
   print_sequences(name, made);
   if (made.samples.count() == 0) throw FormatError(files.front(), "", "the text makes no token that could be guessed");
@@ -146,7 +146,7 @@ DocumentSequences read_sequences(const std::string& name, const std::vector<fs::
 
 RunSequences read_all(const PretrainOptions& options, const DevSplit& dev, const WordPieceTokenizer& tokenizer,
                       std::int32_t max_length, int threads, TokenCache* cache) {
-  DocumentSequences train = read_sequences("train", options.train, tokenizer, max_length, threads, cache);
+  TokenizedDocuments train = read_sequences("train", options.train, tokenizer, max_length, threads, cache);
   RunSequences sequences;
   if (dev.share) {
     const HeldOut parts = hold_out(train.documents(), *dev.share, options.seed);

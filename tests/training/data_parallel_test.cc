@@ -66,6 +66,7 @@ TEST(RankPart, FewerSamplesThanRanksLeaveSomeWithout) {
   const TokenizedSamples samples = of_lengths({5, 90, 5});
   const std::vector<std::int32_t> members = {0, 1, 2};
   std::vector<std::ptrdiff_t> counts;
+  counts.reserve(5);
   for (int rank = 0; rank < 5; ++rank) counts.push_back(std::ssize(rank_part(samples, members, rank, 5).members));
   EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), std::ptrdiff_t{0}), 3);
   EXPECT_EQ(std::ranges::count(counts, 0), 2);
@@ -105,7 +106,7 @@ class DataParallelTest : public testing::Test {
     pretrain_.max_steps = size_.steps;
     pretrain_.log_steps = 1;
     // Several buckets, the last one short.
-    finetune_.gradient_bucket_bytes = pretrain_.gradient_bucket_bytes = 3 * 4096;
+    finetune_.gradient_bucket_bytes = pretrain_.gradient_bucket_bytes = std::int64_t{3} * 4096;
   }
   static DeviceRef make_device() {
     if (cuda_backend() == CudaBackend::emulated) return Device::cuda({});
