@@ -30,6 +30,7 @@ constexpr std::array kValueNames = {
     ValueName{"EPOCHS", ValueKind::number, Completion::nothing},
     ValueName{"TEXTS", ValueKind::number, Completion::nothing},
     ValueName{"TOKENS", ValueKind::number, Completion::nothing},
+    ValueName{"MIB", ValueKind::number, Completion::nothing},
     ValueName{"RATE", ValueKind::number, Completion::nothing},
     ValueName{"NORM", ValueKind::number, Completion::nothing},
 };
