@@ -31,6 +31,7 @@ constexpr std::array kValueNames = {
     ValueName{"TEXTS", ValueKind::number, Completion::nothing},
     ValueName{"TOKENS", ValueKind::number, Completion::nothing},
     ValueName{"MIB", ValueKind::number, Completion::nothing},
+    ValueName{"SECONDS", ValueKind::number, Completion::nothing},
     ValueName{"RATE", ValueKind::number, Completion::nothing},
     ValueName{"NORM", ValueKind::number, Completion::nothing},
 };
