@@ -198,8 +198,8 @@ TEST_F(OptionsTest, RecomputingIsRecordedAndNeedsLess) {
 TEST_F(OptionsTest, AProcessAloneKeepsAllOfTheOptimizersState) {
   const CommandResult plain = lathe(finetune("model", "train.tsv", "plain", {"--max-steps", "2"}));
   ASSERT_EQ(plain.status, 0) << plain.error;
-  const CommandResult sharded = lathe(finetune("model", "train.tsv", "sharded",
-                                               {"--max-steps", "2", "--shard-optimizer", "--gradient-bucket-mib", "1"}));
+  const CommandResult sharded =
+      lathe(finetune("model", "train.tsv", "sharded", {"--max-steps", "2", "--shard-optimizer", "--gradient-bucket-mib", "1"}));
   ASSERT_EQ(sharded.status, 0) << sharded.error;
   EXPECT_TRUE(contents_of(folder_ / "sharded" / "model.safetensors") == contents_of(folder_ / "plain" / "model.safetensors"));
   EXPECT_NE(contents_of(folder_ / "plain" / "run.toml").find("shard-optimizer = false"), std::string::npos);
