@@ -18,7 +18,6 @@
 #include "lathe/runtime/error.h"
 #include "lathe/runtime/mpi_communicator.h"
 #include "lathe/runtime/nccl_communicator.h"
-#include "lathe/text/documents.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/evaluation.h"
 #include "lathe/training/finetune.h"
@@ -27,6 +26,7 @@
 #include "tests/temporary_folder.h"
 #include "tests/training/near.h"
 #include "tests/training/tiny_model.h"
+#include "tests/training/tiny_samples.h"
 #include "tests/training/tiny_text.h"
 
 namespace lathe {
@@ -128,15 +128,9 @@ class DataParallelTest : public testing::Test {
     return MaskedLm::create(std::move(config), WordPieceTokenizer::load(folder_ / "model"), device_, 1);
   }
   LabelledSamples samples(const Classifier& classifier, const char* name) const {
-    const DataSet data = read_records(folder_ / name);
-    return {.samples = tokenize(classifier, data.records, TextKind::single, 32, 1).samples,
-            .labels = classifier.labels().ids_of(data.records)};
+    return labelled_samples(classifier, folder_ / name);
   }
-  TokenizedSamples sequences() const {
-    return make_sequences(WordPieceTokenizer::load(folder_ / "model"), read_documents(std::vector{folder_ / "text.txt"}),
-                          {.max_length = 24, .threads = 1})
-        .samples;
-  }
+  TokenizedSamples sequences() const { return text_sequences(folder_.path()); }
   static std::vector<float> gradients(const ParameterArena& arena) {
     std::vector<float> values(static_cast<std::size_t>(arena.gradients().size()));
     arena.gradients().copy_to<float>(values);

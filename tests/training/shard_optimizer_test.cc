@@ -19,7 +19,6 @@
 #include "lathe/runtime/mpi_communicator.h"
 #include "lathe/runtime/nccl_communicator.h"
 #include "lathe/runtime/random.h"
-#include "lathe/text/documents.h"
 #include "lathe/training/data_parallel.h"
 #include "lathe/training/dataset.h"
 #include "lathe/training/finetune.h"
@@ -28,6 +27,7 @@
 #include "tests/runtime/communicator_case.h"
 #include "tests/temporary_folder.h"
 #include "tests/training/tiny_model.h"
+#include "tests/training/tiny_samples.h"
 #include "tests/training/tiny_text.h"
 
 namespace lathe {
@@ -293,15 +293,9 @@ class ShardedRunTest : public ShardOptimizerTest {
                             1, ArenaUse::training, dtype);
   }
   LabelledSamples samples(const Classifier& classifier, const char* name) const {
-    const DataSet data = read_records(folder_ / name);
-    return {.samples = tokenize(classifier, data.records, TextKind::single, 32, 1).samples,
-            .labels = classifier.labels().ids_of(data.records)};
+    return labelled_samples(classifier, folder_ / name);
   }
-  TokenizedSamples sequences() const {
-    return make_sequences(WordPieceTokenizer::load(folder_ / "model"), read_documents(std::vector{folder_ / "text.txt"}),
-                          {.max_length = 24, .threads = 1})
-        .samples;
-  }
+  TokenizedSamples sequences() const { return text_sequences(folder_.path()); }
   std::filesystem::path made(const std::string& name) const {
     std::filesystem::create_directories(folder_ / name);
     return folder_ / name;
